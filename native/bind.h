@@ -1,0 +1,52 @@
+// bind.h: what the binding files share. The only native header that knows Python.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <memory>
+#include <mutex>
+
+#include "errors.h"
+#include "model.h"
+
+namespace rim {
+
+// The Python class Model: a closable holder of a shared model.
+class ModelHandle {
+  public:
+    explicit ModelHandle(std::shared_ptr<const Model> model) : path_(model->path()), model_(std::move(model)) {}
+
+    // The model, kept alive by the caller; throws Error closed after close().
+    std::shared_ptr<const Model> get() const {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (!model_) {
+            throw Error(ErrorKind::closed, "the model is closed: load it again");
+        }
+        return model_;
+    }
+
+    void close() {
+        std::shared_ptr<const Model> last;  // freed outside the lock
+        std::lock_guard<std::mutex> lock(mutex_);
+        last.swap(model_);
+    }
+
+    bool closed() const {
+        std::lock_guard<std::mutex> lock(mutex_);
+        return !model_;
+    }
+
+    const std::string & path() const noexcept { return path_; }
+
+  private:
+    std::string path_;
+    mutable std::mutex mutex_;
+    std::shared_ptr<const Model> model_;
+};
+
+}  // namespace rim
+
+// Each adds its classes to the module; called in this order by module.cpp.
+void bind_gguf(nanobind::module_ & m);
+void bind_model(nanobind::module_ & m);
+void bind_session(nanobind::module_ & m);
