@@ -1,0 +1,1 @@
+"""Training of RiM models: problems, tokenizer, model, the paper's two-stage curriculum, export and restore."""

@@ -1,0 +1,189 @@
+"""The paper's two-stage curriculum as data: layouts, readout masks, targets and loss weights.
+
+A sample is laid out as ``x ⊕ m_1 … m_K ⊕ readouts``: the question, the memory blocks, then every supervised readout. A
+readout k predicts its text from block k's last token on, so its own tokens (all but the last) stand at the positions
+that follow block k. It sees x, m_1..m_k and itself: never a later block, never another readout.
+
+Stage 1, *grounding*: a problem of T steps gets T blocks. Number the values as r_1 (the quantity the text starts from),
+r_2, …, r_{T+1} (the results of the T operations, the last of them the answer y). Readout t predicts r_{t+1}, so readout
+T predicts the answer:
+    L_1(s) = - sum_t lambda_t(s) log p(r_{t+1} | x, m_<=t)
+Stage 2, *refinement*: always K = 8 blocks, and every readout predicts the answer:
+    L_2 = - sum_k alpha_k log p(y | x, m_<=k),   alpha_k = 2k / (K(K+1))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from train.model import Llama
+from train.problems import Problem
+from train.tokenizer import Vocabulary
+
+BLOCK_COUNT = 8  # K
+BLOCK_SIZE = 2  # M
+DIRECT_WEIGHT = 0.1  # weight of readout 0 (no block) in the samples that carry it
+
+
+def lambda_t(t: int, n_steps: int, s: float) -> float:
+    """Weight of readout t of T in stage 1 at progress ``s`` in 0..1.
+
+    All weights start at 1. Early steps, relative to T, fall to 0 first (t/T = 0 around s = 0.5, then linearly later);
+    the answer's readout (t = T) keeps its weight.
+    """
+    if t == n_steps:
+        return 1.0
+    release = 0.5 + 0.45 * t / n_steps
+    return min(1.0, max(0.0, (release - s) / 0.1 + 0.5))
+
+
+def alpha_k(k: int, block_count: int = BLOCK_COUNT) -> float:
+    """Weight of readout k in stage 2; the weights of 1..K sum to 1."""
+    return 2 * k / (block_count * (block_count + 1))
+
+
+@dataclass(frozen=True)
+class Readout:
+    """A readout to train or to score: after block ``k``, the text ``tokens`` (end of text included)."""
+
+    k: int
+    tokens: list[int]
+    weight: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One problem, ready to be laid out."""
+
+    question: list[int]
+    n_blocks: int
+    readouts: list[Readout]
+
+    @property
+    def length(self) -> int:
+        return len(self.question) + self.n_blocks * (BLOCK_SIZE + 2) + sum(len(r.tokens) - 1 for r in self.readouts)
+
+
+def grounding(problem: Problem, vocabulary: Vocabulary, s: float) -> Sample:
+    """Stage 1: T blocks; readout t predicts the value of operation t."""
+    n_steps = len(problem.values)
+    readouts = []
+    for t, value in enumerate(problem.values, start=1):
+        weight = lambda_t(t, n_steps, s)
+        if weight > 0:
+            readouts.append(Readout(t, answer_tokens(value, vocabulary), weight))
+    return Sample(vocabulary.encode(problem.question), n_steps, readouts)
+
+
+def refinement(problem: Problem, vocabulary: Vocabulary, direct: bool = False) -> Sample:
+    """Stage 2: K blocks; every readout predicts the answer. ``direct`` adds readout 0."""
+    tokens = answer_tokens(problem.values[-1], vocabulary)
+    readouts = [Readout(k, tokens, alpha_k(k)) for k in range(1, BLOCK_COUNT + 1)]
+    if direct:
+        readouts.insert(0, Readout(0, tokens, DIRECT_WEIGHT))
+    return Sample(vocabulary.encode(problem.question), BLOCK_COUNT, readouts)
+
+
+def answer_tokens(value: int, vocabulary: Vocabulary) -> list[int]:
+    """A readout's text: the number's digits, then end of text."""
+    return [*vocabulary.encode(str(value)), vocabulary.end_of_text_id]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples in one rectangle. ``B`` samples, ``T`` positions, ``R`` supervised tokens of all samples.
+
+    tokens, positions: [B, T] int64. mask: [B, 1, T, T] float32, 0 where position i may see j, else -inf.
+    rows: [R] int64, index into the flattened [B·T] positions whose state predicts ``targets`` [R] int64 with loss
+    weight ``weights`` [R] float32. readout: [R] int64, running number of the readout a target belongs to. ends: for
+    each readout (sample, k, row of its first prediction).
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    mask: Tensor
+    rows: Tensor
+    targets: Tensor
+    weights: Tensor
+    readout: Tensor
+    ends: list[tuple[int, int, int]]
+
+
+def lay_out(samples: list[Sample], vocabulary: Vocabulary) -> Batch:
+    """The samples as one batch, padded on the right to the longest."""
+    width = max(sample.length for sample in samples)
+    tokens, positions, owners, depths = [], [], [], []
+    rows: list[int] = []
+    targets: list[int] = []
+    weights: list[float] = []
+    readout_of: list[int] = []
+    ends: list[tuple[int, int, int]] = []
+    for index, sample in enumerate(samples):
+        n_question = len(sample.question)
+        token = sample.question + vocabulary.block * sample.n_blocks
+        position = list(range(len(token)))
+        owner = [0] * len(token)  # 0: visible to all that come later; r: readout r alone; -1: padding
+        depth = [0] * n_question + [k for k in range(1, sample.n_blocks + 1) for _ in vocabulary.block]
+        for number, readout in enumerate(sample.readouts, start=1):
+            first = n_question + readout.k * len(vocabulary.block)  # the position after block k
+            states = [first - 1, *range(len(token), len(token) + len(readout.tokens) - 1)]
+            rows += [index * width + state for state in states]
+            targets += readout.tokens
+            weights += [readout.weight] * len(readout.tokens)
+            readout_of += [len(ends)] * len(readout.tokens)
+            ends.append((index, readout.k, index * width + first - 1))
+            fed = readout.tokens[:-1]
+            token = token + fed
+            position += range(first, first + len(fed))
+            owner += [number] * len(fed)
+            depth += [readout.k] * len(fed)
+        padding = width - len(token)
+        tokens.append(token + [0] * padding)
+        positions.append(position + [0] * padding)
+        owners.append(owner + [-1] * padding)
+        depths.append(depth + [0] * padding)
+    return Batch(
+        torch.tensor(tokens),
+        torch.tensor(positions),
+        readout_mask(torch.tensor(owners), torch.tensor(depths)),
+        torch.tensor(rows),
+        torch.tensor(targets),
+        torch.tensor(weights),
+        torch.tensor(readout_of),
+        ends,
+    )
+
+
+def readout_mask(owner: Tensor, depth: Tensor) -> Tensor:
+    """The additive mask [B, 1, T, T] that isolates readouts.
+
+    Position i sees j <= i if j is text or a block of depth at most i's, or if both belong to the same readout.
+    """
+    length = owner.shape[1]
+    i, j = owner[:, :, None], owner[:, None, :]
+    shared = (j == 0) & (i >= 0) & (depth[:, None, :] <= depth[:, :, None])
+    visible = (shared | (i == j)) & torch.ones(length, length, dtype=torch.bool).tril()
+    return torch.zeros(visible.shape).masked_fill_(~visible, float("-inf")).unsqueeze(1)
+
+
+def loss_sum(model: Llama, batch: Batch) -> Tensor:
+    """Weighted sum of -log p over the supervised tokens (not divided by the weights)."""
+    hidden = model.hidden(batch.tokens, batch.positions, batch.mask)
+    logits = model.logits(hidden.flatten(0, 1)[batch.rows])
+    return (F.cross_entropy(logits, batch.targets, reduction="none") * batch.weights).sum()
+
+
+@torch.no_grad()
+def readouts_correct(model: Llama, batch: Batch) -> Tensor:
+    """[n_readouts] bool in the order of ``batch.ends``: whether greedy decoding of that readout gives its text.
+
+    Greedy decoding is right exactly if every token is the most likely one after the right ones before it.
+    """
+    hidden = model.hidden(batch.tokens, batch.positions, batch.mask)
+    hit = model.logits(hidden.flatten(0, 1)[batch.rows]).argmax(-1) == batch.targets
+    wrong = torch.zeros(len(batch.ends), dtype=torch.int64).index_add_(0, batch.readout, (~hit).long())
+    return wrong == 0

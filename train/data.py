@@ -1,0 +1,119 @@
+"""Word problems as JSONL, in two disjoint splits.
+
+    python -m train.data --split train|test --steps 2-5 -n N --seed S [-o FILE]
+
+One line per problem: ``question`` (str), ``steps`` (the solving equations in order, such as ``["5+3=8", "8*2=16"]``)
+and ``answer`` (str, the last value). A problem belongs to the test split when a hash of its canonical operations and
+numbers (names, items and wording removed) says so, so no test problem was ever trained in other words. Standard library
+only; the same arguments always give the same lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from train.problems import MAX_VALUE, Problem, problem
+
+SPLITS = ("train", "test")
+TEST_SHARE = 16  # one of TEST_SHARE canonical forms is a test problem
+
+
+def split_of(canonical: str) -> str:
+    """The split to which a canonical form belongs."""
+    digest = hashlib.sha256(canonical.encode()).digest()
+    return "test" if int.from_bytes(digest[:8], "little") % TEST_SHARE == 0 else "train"
+
+
+def draw(rng: random.Random, split: str, n_steps: int, max_value: int = MAX_VALUE) -> Problem:
+    """A random problem of ``split`` with exactly ``n_steps`` steps."""
+    while True:
+        made = problem(rng, n_steps, max_value)
+        if split_of(made.canonical) == split:
+            return made
+
+
+def generate(split: str, steps: tuple[int, ...], count: int, seed: int) -> Iterator[Problem]:
+    """``count`` problems with distinct questions, the step counts in turn.
+
+    Raises ValueError when the language has too few distinct questions of this kind.
+    """
+    rng = random.Random(f"{split}/{steps}/{seed}")
+    seen: set[bytes] = set()
+    repeats = 0
+    while len(seen) < count:
+        made = draw(rng, split, steps[len(seen) % len(steps)])
+        key = hashlib.blake2b(made.question.encode(), digest_size=8).digest()
+        if key in seen:
+            repeats += 1
+            if repeats > 1000 + 10 * count:
+                raise ValueError(f"only {len(seen)} distinct problems of {steps} steps were found")
+            continue
+        seen.add(key)
+        yield made
+
+
+def as_json(made: Problem) -> str:
+    """One line of the JSONL file."""
+    return json.dumps({"question": made.question, "steps": made.steps, "answer": str(made.values[-1])})
+
+
+def parse_steps(text: str) -> tuple[int, ...]:
+    """``"3"`` or ``"2-5"`` as step counts. Raises argparse.ArgumentTypeError for anything else."""
+    low, dash, high = text.partition("-")
+    if not (low.isdecimal() and (high.isdecimal() if dash else True)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no step count: give one number or a range such as 2-5")
+    first, last = int(low), int(high) if dash else int(low)
+    if not 1 <= first <= last <= 8:
+        raise argparse.ArgumentTypeError(f"{text!r}: steps must rise and lie in 1 to 8")
+    return tuple(range(first, last + 1))
+
+
+def parse_count(text: str) -> int:
+    """A positive number of problems. Raises argparse.ArgumentTypeError for anything else."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of problems: give a whole number from 1")
+    return int(text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m train.data",
+        description="Write multi-step arithmetic word problems as JSONL {question, steps, answer}.",
+        epilog="example: python -m train.data --split test --steps 2-5 -n 1000 --seed 1 -o test.jsonl",
+    )
+    parser.add_argument("--split", choices=SPLITS, required=True, help="the splits share no operations and numbers")
+    parser.add_argument("--steps", type=parse_steps, default=(2, 3, 4, 5), help="step count or range (default 2-5)")
+    parser.add_argument("-n", "--count", type=parse_count, default=1000, help="number of problems (default 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other problems (default 0)")
+    parser.add_argument("-o", "--output", type=Path, help="file to write (default: standard output)")
+    options = parser.parse_args(arguments)
+    lines = (as_json(made) + "\n" for made in generate(options.split, options.steps, options.count, options.seed))
+    try:
+        if options.output is None:
+            sys.stdout.writelines(lines)
+            sys.stdout.flush()
+        else:
+            from train.files import atomic_write
+
+            with atomic_write(options.output) as stream:
+                stream.writelines(line.encode() for line in lines)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except (OSError, ValueError) as error:
+        print(f"train.data: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

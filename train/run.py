@@ -1,0 +1,327 @@
+"""Train a RiM model from scratch with the two-stage curriculum, within a budget of wall-clock time.
+
+    python -m train.run -o runs/rim-tiny --minutes 100
+
+Progress is the share of the time budget that is used, so the schedule always reaches its end. The folder gets
+``checkpoint.pt`` (every few minutes, whole or not at all) and ``log.jsonl``; the same command continues from the
+checkpoint. Ctrl-C writes a checkpoint and leaves.
+
+Several worker processes of one thread each split every batch into small pieces and take the next piece when free; they
+add up their gradients once per step. On few cores that is faster than one process with several threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from train.curriculum import Sample, grounding, lay_out, loss_sum, refinement
+from train.data import draw
+from train.evaluate import accuracy, held_out
+from train.files import atomic_write
+from train.model import Llama, ModelConfig
+from train.optim import Optimizer
+from train.problems import MAX_VALUE
+from train.tokenizer import Vocabulary, build_json
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run is made of; stored in its checkpoint."""
+
+    output: str
+    minutes: float = 100.0
+    workers: int = 2
+    batch: int = 64
+    piece: int = 8
+    stage1: float = 0.4
+    muon_lr: float = 0.02
+    adam_lr: float = 3e-3
+    direct_share: float = 0.15
+    average: float = 0.995
+    seed: int = 1
+    layers: int = 8
+    hidden: int = 256
+    ffn: int = 256
+    heads: int = 8
+    kv_heads: int = 2
+    save_every: float = 180.0
+    evaluate_every: float = 240.0
+    compile: bool = False
+
+
+# Curriculum within the curriculum: up to which progress of the run, weights of 1..5 steps, largest value.
+DIFFICULTY: tuple[tuple[float, tuple[int, ...], int], ...] = (
+    (0.03, (1, 0, 0, 0, 0), 30),
+    (0.07, (2, 2, 0, 0, 0), 60),
+    (0.12, (1, 2, 2, 0, 0), MAX_VALUE),
+    (0.18, (1, 2, 2, 2, 0), MAX_VALUE),
+    (1.01, (1, 6, 6, 6, 6), MAX_VALUE),
+)
+
+
+def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: float) -> list[Sample]:
+    """The samples of one step, the longest first; the same on every worker."""
+    rng = random.Random(f"{options.seed}/{step}")
+    _, weights, max_value = next(row for row in DIFFICULTY if progress < row[0])
+    samples = []
+    for n_steps in rng.choices((1, 2, 3, 4, 5), weights, k=options.batch):
+        made = draw(rng, "train", n_steps, max_value)
+        if progress < options.stage1:
+            samples.append(grounding(made, vocabulary, progress / options.stage1))
+        else:
+            samples.append(refinement(made, vocabulary, direct=rng.random() < options.direct_share))
+    return sorted(samples, key=lambda sample: -sample.length)
+
+
+def lr_scale(progress: float, stage1: float) -> float:
+    """Learning-rate factor. Stage 1: 4 % warm-up, then constant. Stage 2: 4 % warm-up, then cosine to 5 %."""
+    if progress < stage1:
+        return min(1.0, 0.02 + progress / stage1 / 0.04)
+    within = (progress - stage1) / (1 - stage1)
+    return min(0.02 + within / 0.04, 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, within))))
+
+
+class Run:
+    """State of one training run in one worker process."""
+
+    def __init__(self, options: Options, rank: int) -> None:
+        self.options, self.rank = options, rank
+        self.folder = Path(options.output)
+        self.vocabulary = Vocabulary(build_json())
+        self.config = ModelConfig(
+            len(self.vocabulary), options.hidden, options.ffn, options.layers, options.heads, options.kv_heads
+        )
+        self.model = Llama(self.config)
+        self.model.initialise(options.seed)
+        self._twin_forms()
+        if options.compile:
+            for layer in self.model.layers:
+                layer.compile(dynamic=True)
+        self.step, self.samples, self.elapsed_s, self.stage = 0, 0, 0.0, 1
+        self.optimizer = self._fresh_optimizer()
+        self.average: dict[str, torch.Tensor] | None = None
+        self.stop = False
+        if (self.folder / "checkpoint.pt").exists():
+            self._load()
+
+    def _fresh_optimizer(self) -> Optimizer:
+        return Optimizer(self.model, self.options.muon_lr, self.options.adam_lr)
+
+    @torch.no_grad()
+    def _twin_forms(self) -> None:
+        """Start the two forms of a word, with and without its leading space, from one embedding."""
+        weight, ids = self.model.embed_tokens.weight, self.vocabulary.ids
+        for token, index in ids.items():
+            if token.startswith("Ġ") and token[1:] in ids:
+                weight[ids[token[1:]]] = weight[index]
+
+    @property
+    def progress(self) -> float:
+        return min(1.0, self.elapsed_s / (60 * self.options.minutes))
+
+    def checkpoint(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "config": self.config.as_dict(),
+            "tokenizer": self.vocabulary.tokenizer_json,
+            "options": asdict(self.options),
+            "step": self.step,
+            "samples": self.samples,
+            "elapsed_s": self.elapsed_s,
+            "stage": self.stage,
+        }
+
+    def save(self) -> None:
+        with atomic_write(self.folder / "checkpoint.pt") as stream:
+            torch.save(self.checkpoint(), stream)
+
+    def _load(self) -> None:
+        saved = torch.load(self.folder / "checkpoint.pt", weights_only=True)
+        if saved["config"] != self.config.as_dict() or saved["tokenizer"] != self.vocabulary.tokenizer_json:
+            raise ValueError(f"{self.folder}/checkpoint.pt holds a model of another shape or vocabulary: use a new folder")
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.average = saved["average"]
+        self.step, self.samples = saved["step"], saved["samples"]
+        self.elapsed_s, self.stage = saved["elapsed_s"], saved["stage"]
+
+    def log(self, **fields: Any) -> None:
+        if self.rank == 0:
+            line = json.dumps({"step": self.step, "samples": self.samples, "elapsed_s": round(self.elapsed_s, 1), **fields})
+            with open(self.folder / "log.jsonl", "a") as stream:
+                stream.write(line + "\n")
+            print(line, flush=True)
+
+    def pieces(self, store: dist.Store, n_pieces: int) -> Iterator[int]:
+        """Numbers of the pieces of this step that this worker takes."""
+        while (taken := store.add(f"step-{self.step}", 1) - 1) < n_pieces:
+            yield taken
+
+    def train_step(self, store: dist.Store) -> float:
+        """One optimizer step on one batch; returns the loss per unit of weight."""
+        options = self.options
+        samples = batch_of(options, self.vocabulary, self.step, self.progress)
+        total = sum(r.weight * len(r.tokens) for sample in samples for r in sample.readouts)
+        n_pieces = math.ceil(len(samples) / options.piece)
+        self.model.zero_grad(set_to_none=False)
+        loss = 0.0
+        for number in self.pieces(store, n_pieces):
+            part = samples[number * options.piece : (number + 1) * options.piece]
+            piece_loss = loss_sum(self.model, lay_out(part, self.vocabulary)) / total
+            piece_loss.backward()  # type: ignore[no-untyped-call]
+            loss += piece_loss.item()
+        loss = self._add_up(loss)
+        self.optimizer.step(lr_scale(self.progress, options.stage1))
+        self._update_average()
+        self.step += 1
+        self.samples += len(samples)
+        return loss
+
+    def _add_up(self, loss: float) -> float:
+        """Sum gradients (and the loss) over the workers."""
+        parameters = list(self.model.parameters())
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([torch.tensor([loss]), *(p.grad.flatten() for p in parameters if p.grad is not None)])
+        if dist.get_world_size() > 1:
+            dist.all_reduce(flat)
+        for parameter, gradient in zip(parameters, flat[1:].split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = gradient.view_as(parameter)
+        return float(flat[0])
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Exponential average of the weights, in stage 2."""
+        if self.stage != 2 or self.rank != 0:
+            return
+        state = self.model.state_dict()
+        if self.average is None:
+            self.average = {name: value.clone() for name, value in state.items()}
+        for name, value in state.items():
+            self.average[name].lerp_(value, 1 - self.options.average)
+
+    def enter_stage_2(self) -> None:
+        """Optimizer and schedule start anew."""
+        self.stage = 2
+        self.optimizer = self._fresh_optimizer()
+        self.average = None
+
+    def evaluate(self, problems: Any) -> None:
+        self.log(evaluation=accuracy(self.model, self.vocabulary, problems, self.stage))
+
+
+def agree(values: list[float]) -> list[float]:
+    """Rank 0's values on every worker."""
+    tensor = torch.tensor(values, dtype=torch.float64)
+    if dist.get_world_size() > 1:
+        dist.broadcast(tensor, 0)
+    return [float(value) for value in tensor]
+
+
+def work(rank: int, options: Options, store_path: str) -> None:
+    """What each worker process does from start to end."""
+    torch.set_num_threads(1)
+    store = dist.FileStore(store_path, options.workers)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=options.workers)
+    counters = dist.PrefixStore("pieces", store)
+    run = Run(options, rank)
+
+    def request_stop(number: int, frame: object) -> None:
+        run.stop = rank == 0
+
+    signal.signal(signal.SIGINT, request_stop)
+    signal.signal(signal.SIGTERM, request_stop)
+    problems = held_out((2, 3, 4, 5), 96, seed=1000) if rank == 0 else {}
+    last = time.monotonic()
+    saved_s = evaluated_s = logged_s = run.elapsed_s
+    losses: list[float] = []
+    samples_then = run.samples
+    while True:
+        now = time.monotonic()
+        run.elapsed_s, last = run.elapsed_s + now - last, now
+        run.elapsed_s, stop = agree([run.elapsed_s, float(run.stop)])
+        if run.stage == 1 and run.progress >= options.stage1:
+            run.evaluate(problems)
+            run.enter_stage_2()
+        if stop or run.progress >= 1.0:
+            break
+        losses.append(run.train_step(counters))
+        if run.elapsed_s - logged_s > 20:
+            rate = (run.samples - samples_then) / (run.elapsed_s - logged_s)
+            run.log(stage=run.stage, loss=round(sum(losses) / len(losses), 4), samples_per_s=round(rate, 1))
+            losses, logged_s, samples_then = [], run.elapsed_s, run.samples
+        if rank == 0 and run.elapsed_s - evaluated_s > options.evaluate_every:
+            run.evaluate(problems)
+            evaluated_s = run.elapsed_s
+        if rank == 0 and run.elapsed_s - saved_s > options.save_every:
+            run.save()
+            saved_s = run.elapsed_s
+    if rank == 0:
+        run.save()
+        run.evaluate(problems)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def parse(arguments: list[str] | None) -> Options:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.run",
+        description="Train a RiM model from scratch: grounding, then refinement. Continues a run that has a checkpoint.",
+        epilog="example: python -m train.run -o runs/rim-tiny --minutes 100",
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder of the run")
+    for name, default in asdict(Options("")).items():
+        if name == "output":
+            continue
+        flag = "--" + name.replace("_", "-")
+        if isinstance(default, bool):
+            parser.add_argument(flag, action="store_true", help=f"(default {default})")
+        else:
+            parser.add_argument(flag, type=type(default), default=default, help=f"(default {default})")
+    return Options(**vars(parser.parse_args(arguments)))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    options = parse(arguments)
+    try:
+        Path(options.output).mkdir(parents=True, exist_ok=True)
+        handle, store_path = tempfile.mkstemp(prefix="train-store-")
+        os.close(handle)
+        os.unlink(store_path)
+        others = [
+            mp.get_context("spawn").Process(target=work, args=(rank, options, store_path), daemon=True)
+            for rank in range(1, options.workers)
+        ]
+        for process in others:
+            process.start()
+        work(0, options, store_path)
+        for process in others:
+            process.join()
+    except (OSError, ValueError) as error:
+        print(f"train.run: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""The closed-vocabulary tokenizer: byte-level BPE in which every word of the language is exactly one token.
+
+The kind is GPT-2's byte-level BPE with SmolLM's pre-tokenizer (digits one by one), which ``tokenizers`` runs from
+``tokenizer.json`` and libllama from a GGUF (``tokenizer.ggml.model = gpt2``, ``tokenizer.ggml.pre = smollm``).
+
+Two vocabulary forms exist for a word: bare (``Tom``, which opens a text) and with its leading space (``ĠTom``). First
+the merges that build the bare words are learnt by BPE over the word list alone; then, ranked behind all of them, comes one merge
+``Ġ`` + word for each word. So no intermediate piece ever starts with a space, and the rule for a closed vocabulary is
+exact: a word is known if and only if ``" " + word`` is one token.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+from train.lexicon import words
+
+END_OF_TEXT, BEGIN, MEMORY, END = "<|endoftext|>", "<|rim_begin|>", "<|rim_memory|>", "<|rim_end|>"
+SPECIAL_TOKENS = (END_OF_TEXT, BEGIN, MEMORY, END)
+SPACE = "Ġ"  # the byte-level alphabet's character for a space
+
+_PIECES = re.compile(r" ?[A-Za-z]+| (?=\d)|\d|[.,?]")
+
+
+def build_json() -> str:
+    """The contents of ``tokenizer.json``; needs the package ``tokenizers``. The same word list gives the same text."""
+    from tokenizers import Tokenizer
+    from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+    from tokenizers.trainers import BpeTrainer
+
+    learner = Tokenizer(BPE())
+    learner.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=True)
+    learner.train_from_iterator(
+        words(),
+        BpeTrainer(
+            vocab_size=1 << 20,
+            min_frequency=1,
+            initial_alphabet=sorted(ByteLevel.alphabet()),
+            special_tokens=list(SPECIAL_TOKENS),
+            show_progress=False,
+        ),
+    )
+    model = json.loads(learner.to_str())["model"]
+    vocabulary: dict[str, int] = model["vocab"]
+    merges = [tuple(merge) for merge in model["merges"]]
+    for word in words():
+        if word not in vocabulary:
+            raise ValueError(f"the word {word!r} did not become one token")
+        vocabulary[SPACE + word] = len(vocabulary)
+        merges.append((SPACE, word))
+
+    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = ByteLevelDecoder()
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    return str(tokenizer.to_str(pretty=True))
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Token ids of one ``tokenizer.json``, and a fast encoder for texts of the closed language."""
+
+    tokenizer_json: str
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Token text (in the byte-level alphabet) to id."""
+        parsed = json.loads(self.tokenizer_json)
+        ids: dict[str, int] = dict(parsed["model"]["vocab"])
+        ids.update({token["content"]: token["id"] for token in parsed["added_tokens"]})
+        return ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def end_of_text_id(self) -> int:
+        return self.ids[END_OF_TEXT]
+
+    @property
+    def block(self) -> list[int]:
+        """One memory block of two memory tokens: ``<b> <m> <m> </b>``."""
+        return [self.ids[BEGIN], self.ids[MEMORY], self.ids[MEMORY], self.ids[END]]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text of the closed language, equal to the full tokenizer's. Raises KeyError for an unknown word."""
+        return [self.ids[piece.replace(" ", SPACE)] for piece in _PIECES.findall(text)]
+
+    def is_known(self, word: str) -> bool:
+        """Whether ``word`` belongs to the training vocabulary."""
+        return SPACE + word in self.ids
