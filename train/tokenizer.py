@@ -26,11 +26,13 @@ _PIECES = re.compile(r" ?[A-Za-z]+| (?=\d)|\d|[.,?]")
 
 
 def build_json() -> str:
-    """The contents of ``tokenizer.json``; needs the package ``tokenizers``. The same word list gives the same text."""
+    """The contents of ``tokenizer.json``; needs the package ``tokenizers``. The same word list gives the same text.
+
+    Raises ValueError if a word did not become one token.
+    """
     from tokenizers import Tokenizer
-    from tokenizers.decoders import ByteLevel as ByteLevelDecoder
     from tokenizers.models import BPE
-    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+    from tokenizers.pre_tokenizers import ByteLevel
     from tokenizers.trainers import BpeTrainer
 
     learner = Tokenizer(BPE())
@@ -47,12 +49,21 @@ def build_json() -> str:
     )
     model = json.loads(learner.to_str())["model"]
     vocabulary: dict[str, int] = model["vocab"]
-    merges = [tuple(merge) for merge in model["merges"]]
+    merges = [(left, right) for left, right in model["merges"]]
     for word in words():
         if word not in vocabulary:
             raise ValueError(f"the word {word!r} did not become one token")
         vocabulary[SPACE + word] = len(vocabulary)
         merges.append((SPACE, word))
+    return assemble_json(vocabulary, merges)
+
+
+def assemble_json(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> str:
+    """``tokenizer.json`` of a byte-level BPE with SmolLM's pre-tokenizer and our special tokens."""
+    from tokenizers import Tokenizer
+    from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 
     tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
