@@ -5,6 +5,8 @@
 
 #include <memory>
 #include <mutex>
+#include <string>
+#include <utility>
 
 #include "errors.h"
 #include "model.h"
@@ -46,7 +48,11 @@ class ModelHandle {
 
 }  // namespace rim
 
-// Each adds its classes to the module; called in this order by module.cpp.
+// Bytes of a path given as str, bytes or os.PathLike, in the file system's encoding. In bind_gguf.cpp.
+std::string path_bytes(nanobind::object path);
+
+// Each adds its part to the module; called in this order by module.cpp.
+void bind_log(nanobind::module_ & m);
 void bind_gguf(nanobind::module_ & m);
 void bind_model(nanobind::module_ & m);
 void bind_session(nanobind::module_ & m);

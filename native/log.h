@@ -22,7 +22,7 @@ void install_log();
 class LogCapture {
   public:
     LogCapture();
-    ~LogCapture();
+    virtual ~LogCapture();
     LogCapture(const LogCapture &) = delete;
     LogCapture & operator=(const LogCapture &) = delete;
 
@@ -30,7 +30,7 @@ class LogCapture {
     std::string reason() const;
 
     // Used by the log function.
-    void add(int level, const std::string & line);
+    virtual void add(int level, const std::string & line);
 
   private:
     LogCapture * outer_;

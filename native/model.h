@@ -52,6 +52,7 @@ class Model {
     uint64_t n_params() const noexcept { return llama_model_n_params(raw()); }
     uint64_t size_bytes() const noexcept { return llama_model_size(raw()); }  // of all tensors
     bool vocab_only() const noexcept { return vocab_only_; }
+    bool has_tokenizer() const noexcept;
     bool has_encoder() const noexcept { return llama_model_has_encoder(raw()); }
     bool has_decoder() const noexcept { return llama_model_has_decoder(raw()); }
     const std::string * chat_template() const noexcept { return has_template_ ? &template_ : nullptr; }
@@ -60,7 +61,7 @@ class Model {
     bool coupled() const noexcept { return coupled_reason_.empty(); }
     const std::string & coupled_reason() const noexcept { return coupled_reason_; }
 
-    // ---- vocabulary. Token ids outside 0..n_vocab-1 are an Error option.
+    // ---- vocabulary. Token ids outside 0..n_vocab-1 are an Error option; a model without tokenizer makes text an Error unsupported.
     llama_token bos_id() const noexcept { return llama_vocab_bos(vocab_); }  // -1 where absent, like the next two
     llama_token eos_id() const noexcept { return llama_vocab_eos(vocab_); }
     llama_token eot_id() const noexcept { return llama_vocab_eot(vocab_); }
@@ -76,6 +77,7 @@ class Model {
     std::string detokenize(const llama_token * tokens, size_t n_tokens) const;  // bytes; control tokens give nothing
 
     // Never adds BOS or EOS. parse_special: the texts of control tokens become those tokens. Any bytes, any length up to 2^31-1.
+    // A vocabulary of type spm puts a space before the text, as libllama does.
     std::vector<llama_token> tokenize(std::string_view text, bool parse_special) const;
 
     void check_token(llama_token token) const;  // throws Error option
@@ -83,6 +85,7 @@ class Model {
   private:
     Model() = default;
     void read_facts();
+    void need_tokenizer() const;  // throws Error unsupported
 
     std::string path_;
     std::string architecture_;
