@@ -50,6 +50,7 @@ class ModelHandle {
 
 // Bytes of a path given as str, bytes or os.PathLike, in the file system's encoding. In bind_gguf.cpp.
 std::string path_bytes(nanobind::object path);
+nanobind::object file_system_text(const std::string & path);  // and back, as str
 
 // Each adds its part to the module; called in this order by module.cpp.
 void bind_log(nanobind::module_ & m);

@@ -135,6 +135,14 @@ std::string path_bytes(nb::object path) {
     return {PyBytes_AS_STRING(bytes), static_cast<size_t>(PyBytes_GET_SIZE(bytes))};
 }
 
+nb::object file_system_text(const std::string & path) {
+    PyObject * text = PyUnicode_DecodeFSDefaultAndSize(path.data(), static_cast<Py_ssize_t>(path.size()));
+    if (!text) {
+        throw nb::python_error();
+    }
+    return nb::steal(text);
+}
+
 void bind_gguf(nb::module_ & m) {
     nb::class_<GgufTensor>(m, "GgufTensor", "What a GGUF file says of one tensor.")
         .def_prop_ro("name", [](const GgufTensor & t) { return decoded(t.name); }, nb::sig("def name(self) -> str"))
@@ -163,9 +171,7 @@ void bind_gguf(nb::module_ & m) {
             },
             "path"_a, "arrays"_a = true,
             nb::sig("def __init__(self, path: str | bytes | os.PathLike[str], arrays: bool = True) -> None"))
-        .def_prop_ro("path", [](const Reader & r) {
-                return nb::steal(PyUnicode_DecodeFSDefaultAndSize(r.file->path().data(), static_cast<Py_ssize_t>(r.file->path().size())));
-            }, nb::sig("def path(self) -> str"))
+        .def_prop_ro("path", [](const Reader & r) { return file_system_text(r.file->path()); }, nb::sig("def path(self) -> str"))
         .def_prop_ro("size_bytes", [](const Reader & r) { return r.file->size_bytes(); })
         .def_prop_ro("version", [](const Reader & r) { return r.file->version(); })
         .def_prop_ro("alignment", [](const Reader & r) { return r.file->alignment(); })

@@ -70,12 +70,7 @@ void bind_model(nb::module_ & m) {
         .def("close", &ModelHandle::close, nb::call_guard<nb::gil_scoped_release>(),
              "Let go of the weights; they are freed once no session holds them.")
         .def_prop_ro("closed", &ModelHandle::closed)
-        .def_prop_ro(
-            "path",
-            [](const ModelHandle & self) {
-                return nb::steal(PyUnicode_DecodeFSDefaultAndSize(self.path().data(), static_cast<Py_ssize_t>(self.path().size())));
-            },
-            nb::sig("def path(self) -> str"))
+        .def_prop_ro("path", [](const ModelHandle & self) { return file_system_text(self.path()); }, nb::sig("def path(self) -> str"))
         .def_prop_ro("architecture", fact(&Model::architecture), "\"llama\", \"gpt2\", ...")
         .def_prop_ro("description", [](const ModelHandle & self) { return self.get()->description(); }, "Such as \"llama 1B Q4_0\".")
         .def_prop_ro("n_vocab", fact(&Model::n_vocab))

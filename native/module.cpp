@@ -73,8 +73,11 @@ std::string library_path() {
 NB_MODULE(_native, m) {
     m.doc() = "The latent loop over libllama: models, sessions and checked GGUF reading.";
     check_library();
+    if (nb::cast<std::string>(m.attr("__name__")) == "rim_edge._native") {  // not when the build makes the stub
+        nb::module_::import_("rim_edge._library").attr("check")(file_system_text(library_path()));
+    }
     m.attr("BUILT_FOR") = RIM_LLAMA_PYTHON_VERSION;  // version of llama-cpp-python
-    m.def("library_path", [] { return nb::steal(PyUnicode_DecodeFSDefault(library_path().c_str())); }, nb::sig("def library_path() -> str"),
+    m.def("library_path", [] { return file_system_text(library_path()); }, nb::sig("def library_path() -> str"),
           "Path of the libllama that this process uses.");
 
     nb::register_exception_translator([](const std::exception_ptr & pointer, void *) {

@@ -1,0 +1,82 @@
+"""Finding the one libllama: the copy inside the installed package ``llama_cpp``, of exactly the pinned version.
+
+``rim_edge._native`` is linked with libllama by its short name. :func:`preload` loads the file that ``import llama_cpp`` would load,
+before ``_native`` is imported, so that both share one copy; a second copy would have its own log callback and its own devices.
+``llama_cpp`` itself is never imported: that takes half a second.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+
+from rim_edge.errors import LibraryMismatchError
+
+#: the version of llama-cpp-python that pyproject.toml pins, in two places
+LLAMA_CPP_PYTHON = "0.3.36"
+
+_REINSTALL = f"run: pip install --force-reinstall llama-cpp-python=={LLAMA_CPP_PYTHON}"
+_FILE_NAMES = {"darwin": "libllama.dylib", "win32": "llama.dll"}
+
+_loaded: ctypes.CDLL | None = None
+
+
+def package_folder() -> Path:
+    """Folder of the installed package ``llama_cpp``.
+
+    Raises:
+        LibraryMismatchError: it is not installed.
+    """
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or spec.origin is None:
+        raise LibraryMismatchError(f"llama-cpp-python is not installed, RiM Edge needs its libllama: {_REINSTALL}")
+    return Path(spec.origin).parent
+
+
+def installed_version(folder: Path) -> str | None:
+    """Version of the llama-cpp-python in ``folder`` as its ``__init__.py`` says, None if it does not say."""
+    try:
+        found = re.search(r"^__version__\s*=\s*[\"']([^\"'+]+)", (folder / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        return None
+    return found[1] if found else None
+
+
+def preload() -> None:
+    """Load libllama from the package ``llama_cpp``; cheap when called again.
+
+    Raises:
+        LibraryMismatchError: another version is installed, or the library is missing or cannot be loaded.
+    """
+    global _loaded
+    if _loaded is not None:
+        return
+    folder = package_folder()
+    version = installed_version(folder)
+    if version is not None and version != LLAMA_CPP_PYTHON:
+        raise LibraryMismatchError(
+            f"RiM Edge was built for llama-cpp-python {LLAMA_CPP_PYTHON}, but {version} is installed in {folder}: {_REINSTALL}"
+        )
+    path = folder / "lib" / _FILE_NAMES.get(sys.platform, "libllama.so")
+    try:
+        _loaded = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise LibraryMismatchError(f"libllama cannot be loaded ({error}): {_REINSTALL}") from None
+
+
+def check(library_path: str) -> None:
+    """Refuse a libllama from elsewhere; called by ``rim_edge._native`` at import with the path of the one that it is bound to.
+
+    Raises:
+        LibraryMismatchError: the process had loaded another libllama before (or only ``LD_PRELOAD`` did).
+    """
+    folder = package_folder() / "lib"
+    if not os.path.samefile(Path(library_path).parent, folder):
+        raise LibraryMismatchError(
+            f"this process already uses another libllama, {library_path}, instead of the one in {folder}: "
+            "import rim_edge first, or remove the other one"
+        )
