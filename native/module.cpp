@@ -1,5 +1,6 @@
 // module.cpp: the extension module rim_edge._native and the translation of rim::Error into rim_edge.errors.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
 
 #include <dlfcn.h>
 #include <ggml.h>
