@@ -1,4 +1,4 @@
-"""Every error that RiM Edge raises on purpose: a small tree, each message one line that says what, where and what to do.
+"""Every error that RiM Edge raises on purpose, each message one line that says what, where and what to do.
 
 The command line prints ``str(error)`` on one line and leaves with ``error.exit_code``.
 """
@@ -21,7 +21,7 @@ class SpecError(ModelFileError):
 
 
 class UnsupportedError(RimError):
-    """The model cannot do what was asked (a probe it has not, blocks on a recurrent model, ...); the message says why."""
+    """The model cannot do what was asked (a probe it has not, blocks on a recurrent model); the message says why."""
 
 
 class OptionError(RimError, ValueError):
@@ -40,12 +40,14 @@ class ContextFullError(RimError):
     Attributes:
         needed: tokens that the request needs, memory blocks and one answer token included.
         available: tokens that the context holds.
+        turns: oldest turns of a chat to drop so that it fits again; 0 where dropping does not help.
     """
 
-    def __init__(self, message: str, needed: int = 0, available: int = 0) -> None:
+    def __init__(self, message: str, needed: int = 0, available: int = 0, turns: int = 0) -> None:
         super().__init__(message)
         self.needed = needed
         self.available = available
+        self.turns = turns
 
 
 class CancelledError(RimError):

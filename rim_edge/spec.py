@@ -1,8 +1,8 @@
 """RimSpec: the memory-slot metadata of a model, the one place that reads, checks and writes ``rim.*``.
 
-A memory block is ``m_k = <begin> <memory> x M <end>`` (RiM, arXiv 2605.30343, section 3); K blocks follow the rendered prompt.
-The same fields stand in three places: GGUF metadata (``rim.*`` keys), an ONNX graph's ``metadata_props`` (the same keys, as
-strings), and ``rim_config.json`` + ``rim_probe.safetensors`` in a Hugging Face folder.
+A memory block is ``m_k = <begin> <memory> x M <end>`` (RiM, arXiv 2605.30343, section 3); K blocks follow the rendered
+prompt. The same fields stand in three places: GGUF metadata (``rim.*`` keys), an ONNX graph's ``metadata_props`` (the
+same keys, as strings), and ``rim_config.json`` + ``rim_probe.safetensors`` in a Hugging Face folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ SPEC_VERSION = 1
 MAX_BLOCKS = 256  # libllama holds at most 256 sequences and each readout needs one
 MAX_BLOCK_SIZE = 1024
 
-#: texts of the memory tokens in models made by this project; ``<b>``, ``<m>``, ``</b>`` of the paper are HTML that users type
+#: texts of the memory tokens in models made by this project; ``<b>``, ``<m>``, ``</b>`` of the paper are HTML that
+#: users type
 BEGIN_TEXT, MEMORY_TEXT, END_TEXT = "<|rim_begin|>", "<|rim_memory|>", "<|rim_end|>"
 
 
@@ -47,7 +48,8 @@ class RimSpec:
         block_count: K, blocks as trained.
         block_size: M, memory tokens per block; a block takes M + 2 positions.
         max_block_count: largest usable depth.
-        prompt_template: Jinja, given ``question``; used when the model has no chat template, each turn then stands alone.
+        prompt_template: Jinja, given ``question``; used when the model has no chat template, each turn then stands
+            alone.
         answer_prefix: text that opens each readout, or None.
         answer_pattern: regular expression whose group 1 is the final answer, or None.
         trained_direct: answers with 0 blocks were trained.
@@ -104,7 +106,7 @@ class RimSpec:
         return self.probe_weight is not None
 
     def probe_score(self, block: int, hidden: FloatArray) -> float:
-        """Probability that readout ``block`` (1-based) is correct, from ``hidden`` ``[n_embd] float32`` at its end token."""
+        """Probability that readout ``block`` (from 1) is correct; ``hidden``: ``[n_embd] float32`` at its end token."""
         if self.probe_weight is None or self.probe_bias is None:
             raise SpecError("the model has no probe (rim.probe.weight)")
         z = float(self.probe_weight[block - 1] @ hidden + self.probe_bias[block - 1])
@@ -114,9 +116,7 @@ class RimSpec:
 
     def _check(self) -> None:
         if self.version > SPEC_VERSION:
-            raise SpecError(
-                f"rim.version is {self.version}, this RiM Edge reads up to {SPEC_VERSION}: upgrade rim-edge to run this model"
-            )
+            raise SpecError(_newer(self.version))
         if self.version < 1:
             raise SpecError(f"rim.version is {self.version}, expected {SPEC_VERSION}: convert the model again")
         _check_range("rim.block_count", self.block_count, 1, MAX_BLOCKS)
@@ -125,14 +125,20 @@ class RimSpec:
         for key, value in zip(("begin_id", "memory_id", "end_id"), self.memory_ids, strict=True):
             _check_range(f"rim.token.{key}", value, 0, 2**31 - 1)
         if len(set(self.memory_ids)) != 3:
-            raise SpecError(f"rim.token.begin_id, memory_id and end_id must differ, they are {self.memory_ids}: convert the model again")
+            raise SpecError(
+                f"rim.token.begin_id, memory_id and end_id must differ, they are {self.memory_ids}: convert again"
+            )
         if self.answer_pattern is not None:
             try:
                 groups = re.compile(self.answer_pattern).groups
             except (re.error, RecursionError, OverflowError) as error:
-                raise SpecError(f"rim.answer_pattern is not a regular expression ({error}): {self.answer_pattern!r}") from None
+                raise SpecError(
+                    f"rim.answer_pattern is not a regular expression ({error}): {self.answer_pattern!r}"
+                ) from None
             if groups < 1:
-                raise SpecError(f"rim.answer_pattern has no group 1, which must hold the answer: {self.answer_pattern!r}")
+                raise SpecError(
+                    f"rim.answer_pattern has no group 1, which must hold the answer: {self.answer_pattern!r}"
+                )
         if (self.probe_weight is None) != (self.probe_bias is None):
             raise SpecError("rim.probe.weight and rim.probe.bias must both be present, or neither")
         if self.probe_weight is not None and self.probe_bias is not None:
@@ -142,13 +148,17 @@ class RimSpec:
             if bias.shape[0] < self.max_block_count:
                 raise SpecError(f"the probe covers {bias.shape[0]} blocks, the model runs up to {self.max_block_count}")
             if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-                raise SpecError("the probe (rim.probe.weight, rim.probe.bias) holds NaN or infinite values: train it again")
+                raise SpecError(
+                    "the probe (rim.probe.weight, rim.probe.bias) holds NaN or infinite values: train it again"
+                )
 
     def check_model(self, n_vocab: int, n_embd: int) -> None:
         """Raise SpecError where the metadata contradicts a model of ``n_vocab`` tokens and width ``n_embd``."""
         for key, value in zip(("begin_id", "memory_id", "end_id"), self.memory_ids, strict=True):
             if value >= n_vocab:
-                raise SpecError(f"rim.token.{key} is {value}, but the vocabulary has {n_vocab} tokens: convert the model again")
+                raise SpecError(
+                    f"rim.token.{key} is {value}, but the vocabulary has {n_vocab} tokens: convert the model again"
+                )
         if self.probe_weight is not None and self.probe_weight.shape[1] != n_embd:
             raise SpecError(f"the probe has width {self.probe_weight.shape[1]}, but the model has width {n_embd}")
 
@@ -168,11 +178,13 @@ class RimSpec:
         if "rim.version" not in metadata:
             stray = sorted(key for key in metadata if key.startswith("rim."))
             if stray:
-                raise SpecError(f"{stray[0]} is there but rim.version is missing: the memory-slot metadata is incomplete")
+                raise SpecError(
+                    f"{stray[0]} is there but rim.version is missing: the memory-slot metadata is incomplete"
+                )
             return None
         version = _typed(metadata, "rim.version", int)
         if version > SPEC_VERSION:  # before the other keys: a newer version may have changed them
-            raise SpecError(f"rim.version is {version}, this RiM Edge reads up to {SPEC_VERSION}: upgrade rim-edge to run this model")
+            raise SpecError(_newer(version))
         weight = _array(metadata, "rim.probe.weight")
         bias = _array(metadata, "rim.probe.bias")
         if weight is not None and bias is not None:
@@ -194,7 +206,11 @@ class RimSpec:
             closed_vocabulary=_typed(metadata, "rim.closed_vocabulary", bool, False),
             probe_weight=weight,
             probe_bias=bias,
-            source={k[len("rim.source.") :]: _typed(metadata, k, str) for k in sorted(metadata) if k.startswith("rim.source.")},
+            source={
+                k[len("rim.source.") :]: _typed(metadata, k, str)
+                for k in sorted(metadata)
+                if k.startswith("rim.source.")
+            },
         )
 
     def to_gguf(self, writer: _KeyValueWriter) -> None:
@@ -212,7 +228,7 @@ class RimSpec:
     # ---- ONNX -------------------------------------------------------------------------------------------------------
 
     def to_props(self) -> dict[str, str]:
-        """The same keys as strings: integers as decimal text, booleans ``true``/``false``, arrays as base64 little-endian f32."""
+        """The same keys as strings: decimal integers, ``true``/``false``, arrays as base64 of little-endian f32."""
         props = {}
         for key, value in self._items():
             if isinstance(value, bool):
@@ -248,7 +264,11 @@ class RimSpec:
     def to_json(self) -> dict[str, Any]:
         """The fields of ``rim_config.json``: all but the probe, which stands in ``rim_probe.safetensors``."""
         skip = {"probe_weight", "probe_bias"}
-        return {f.name: (dict(self.source) if f.name == "source" else getattr(self, f.name)) for f in fields(self) if f.name not in skip}
+        return {
+            f.name: (dict(self.source) if f.name == "source" else getattr(self, f.name))
+            for f in fields(self)
+            if f.name not in skip
+        }
 
     @classmethod
     def from_json(
@@ -256,14 +276,26 @@ class RimSpec:
     ) -> RimSpec:
         """Read ``rim_config.json`` (as a mapping) and, where there is one, the probe ``[K, n_embd]``, ``[K]``."""
         known = {f.name for f in fields(cls)} - {"probe_weight", "probe_bias", "source"}
+        version = config.get("version")
+        if type(version) is int and version > SPEC_VERSION:  # before the fields: a newer version may have changed them
+            raise SpecError(_newer(version))
         unknown = sorted(set(config) - known - {"source"})
         if unknown:
-            raise SpecError(f"rim_config.json has an unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}, source")
+            raise SpecError(
+                f"rim_config.json has an unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}, source"
+            )
         keys = {"begin_id": "rim.token.begin_id", "memory_id": "rim.token.memory_id", "end_id": "rim.token.end_id"}
-        metadata: dict[str, Any] = {keys.get(k, f"rim.{k}"): v for k, v in config.items() if k != "source" and v is not None}
+        metadata: dict[str, Any] = {
+            keys.get(k, f"rim.{k}"): v for k, v in config.items() if k != "source" and v is not None
+        }
         metadata.setdefault("rim.version", SPEC_VERSION)
-        metadata.update({f"rim.source.{k}": v for k, v in dict(config.get("source") or {}).items()})
+        source = config.get("source") or {}
+        if not isinstance(source, Mapping):
+            raise SpecError(f"source in rim_config.json has the type {type(source).__name__}, expected an object")
+        metadata.update({f"rim.source.{k}": v for k, v in source.items()})
         n_embd = None
+        if (probe_weight is None) != (probe_bias is None):
+            raise SpecError("rim_probe.safetensors must hold both the weight and the bias of the probe")
         if probe_weight is not None and probe_bias is not None:
             metadata["rim.probe.weight"], metadata["rim.probe.bias"] = probe_weight.ravel(), probe_bias
             n_embd = int(probe_weight.shape[-1])
@@ -306,6 +338,10 @@ _INT_KEYS = {
 _BOOL_KEYS = {"rim.trained_direct", "rim.closed_vocabulary"}
 _ARRAY_KEYS = {"rim.probe.weight", "rim.probe.bias"}
 _REQUIRED: Any = object()
+
+
+def _newer(version: int) -> str:
+    return f"rim.version is {version}, this RiM Edge reads up to {SPEC_VERSION}: upgrade rim-edge to run this model"
 
 
 def _check_range(key: str, value: int, low: int, high: int) -> None:
