@@ -8,6 +8,7 @@
 #include <cstring>
 #include <utility>
 
+#include "abort_guard.h"
 #include "cpu.h"
 #include "errors.h"
 #include "log.h"
@@ -141,6 +142,7 @@ llama_context_ptr make_context(const Model & model, const llama_context_params &
     llama_context_ptr context;
     std::string reason;
     try {
+        const AbortGuard guard;
         context.reset(llama_init_from_model(model.raw(), params));
     } catch (const std::exception & error) {
         reason = error.what();
@@ -197,6 +199,7 @@ std::vector<float> batch_logits(const Model & model, const std::vector<llama_tok
     llama_batch batch = llama_batch_get_one(copy.data(), n);
     batch.logits = output.data();
     LogCapture log;
+    const AbortGuard guard;
     const int32_t status = llama_decode(context.get(), batch);
     if (status != 0) {
         throw Error(ErrorKind::backend, "libllama failed to compute " + std::to_string(n) + " tokens (status " +
