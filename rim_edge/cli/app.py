@@ -133,6 +133,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 @click.group(
+    "rim-edge",
     cls=CommandGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog='Example: rim-edge ask "Tom has 5 apples. He buys 3 more. How many apples does Tom have now?"',

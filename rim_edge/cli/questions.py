@@ -89,13 +89,13 @@ def read_stream(stream: BinaryIO, lines: bool) -> Iterator[Question]:
 
 
 def check_argument(text: str) -> Question:
-    """The question given as an argument. Raises InputError when it is empty or not UTF-8."""
+    """The question given as an argument. Raises InputError when it is not UTF-8, click.UsageError when it is empty."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise InputError("the question is not valid UTF-8") from None
     if not text.strip():
-        raise InputError("the question is empty")
+        raise click.UsageError("the question is empty")
     return Question(text)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rim_edge.results import Answer, Readout
 
 # control characters that JSON itself leaves as they are
-_JSON_CONTROL = re.compile("[\x7f-\x9f\u2028\u2029]")
+_JSON_CONTROL = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def depth_words(answer: Answer) -> str:
