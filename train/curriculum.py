@@ -172,8 +172,7 @@ def readout_mask(owner: Tensor, depth: Tensor) -> Tensor:
 
 def loss_sum(model: Llama, batch: Batch) -> Tensor:
     """Weighted sum of -log p over the supervised tokens (not divided by the weights)."""
-    hidden = model.hidden(batch.tokens, batch.positions, batch.mask)
-    logits = model.logits(hidden.flatten(0, 1)[batch.rows])
+    logits = model.logits(model.hidden(batch.tokens, batch.positions, batch.mask, batch.rows))
     return (F.cross_entropy(logits, batch.targets, reduction="none") * batch.weights).sum()
 
 
@@ -183,7 +182,6 @@ def readouts_correct(model: Llama, batch: Batch) -> Tensor:
 
     Greedy decoding is right exactly if every token is the most likely one after the right ones before it.
     """
-    hidden = model.hidden(batch.tokens, batch.positions, batch.mask)
-    hit = model.logits(hidden.flatten(0, 1)[batch.rows]).argmax(-1) == batch.targets
+    hit = model.logits(model.hidden(batch.tokens, batch.positions, batch.mask, batch.rows)).argmax(-1) == batch.targets
     wrong = torch.zeros(len(batch.ends), dtype=torch.int64).index_add_(0, batch.readout, (~hit).long())
     return wrong == 0

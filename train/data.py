@@ -30,10 +30,12 @@ def split_of(canonical: str) -> str:
     return "test" if int.from_bytes(digest[:8], "little") % TEST_SHARE == 0 else "train"
 
 
-def draw(rng: random.Random, split: str, n_steps: int, max_value: int = MAX_VALUE) -> Problem:
-    """A random problem of ``split`` with exactly ``n_steps`` steps."""
+def draw(
+    rng: random.Random, split: str, n_steps: int, max_value: int = MAX_VALUE, kind: str | None = None
+) -> Problem:
+    """A random problem of ``split`` with exactly ``n_steps`` steps, of a given kind or of any."""
     while True:
-        made = problem(rng, n_steps, max_value)
+        made = problem(rng, n_steps, max_value, kind)
         if split_of(made.canonical) == split:
             return made
 

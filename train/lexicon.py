@@ -37,12 +37,13 @@ FUNCTION_WORDS: tuple[str, ...] = tuple(
     three times to together total twice two up was were what which who with would year years younger how
     in kilometers runs run walks walk kilometer farther long longer shorter meters meter tall taller weighs weigh
     kilograms kilogram heavier lighter altogether will cut collects collect receives receive
+    plus minus divided sum product number numbers result add subtract multiply divide double halve start
     after far end today morning evening later again takes take throws throw uses use keeps keep difference between
     """.split()
 )
 CAPITALISED: tuple[str, ...] = tuple(
     """
-    A An And After All Altogether At Before Each Every First Four He Her His How If In It Later Now One She So The Then
+    Add Subtract Multiply Divide Double Halve Start A An And After All Altogether At Before Each Every First Four He Her His How If In It Later Now One She So The Then
     There They This Today Two What Which Who
     """.split()
 )

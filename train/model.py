@@ -19,10 +19,10 @@ class ModelConfig:
     """The shape of the model; field names as in transformers' ``LlamaConfig``."""
 
     vocab_size: int
-    hidden_size: int = 256
+    hidden_size: int = 192
     intermediate_size: int = 256
     num_hidden_layers: int = 8
-    num_attention_heads: int = 8
+    num_attention_heads: int = 6
     num_key_value_heads: int = 2
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10000.0
@@ -103,8 +103,10 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, rows: Tensor | None = None) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
+        if rows is not None:
+            x = x.flatten(0, 1)[rows]
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -131,16 +133,17 @@ class Llama(nn.Module):
                 std *= shrink
             nn.init.normal_(parameter, std=std, generator=generator)
 
-    def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """The state after the final norm, ``[B, T, hidden_size]`` float32.
+    def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor, rows: Tensor | None = None) -> Tensor:
+        """The state after the final norm, ``[B, T, hidden_size]`` float32, or ``[R, hidden_size]`` of R ``rows``.
 
         ``tokens`` and ``positions`` are ``[B, T]`` int64, ``mask`` is ``[B, 1, T, T]`` float32 added to the attention
-        scores (0 or -inf).
+        scores (0 or -inf). ``rows`` (int64, into the flattened B·T) saves the last layer's work on all other positions.
         """
         cos, sin = rotary(positions, self.config.head_dim, self.config.rope_theta)
         x = self.embed_tokens(tokens)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x, cos, sin, mask)
+        x = self.layers[-1](x, cos, sin, mask, rows)
         out: Tensor = self.norm(x)
         return out
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from train.lexicon import COLOURS, CONTAINERS, FEMALE, ITEMS, MALE, NAMES
 
-MAX_VALUE = 99
+MAX_VALUE = 60
 """Every quantity lies in 1..MAX_VALUE."""
 
 
@@ -119,10 +119,16 @@ class Draw:
     def value(self, operand: Operand) -> int:
         return operand if isinstance(operand, int) else self.values[operand.index]
 
-    def number(self, low: int = 2, high: int = 20) -> int:
-        """A number for the text, small ones more often than large ones."""
-        high = max(low, min(high, self.max_value))
+    def number(self, low: int = 2, high: int = 12) -> int:
+        """A number for the text, small ones more often than large ones. Raises Rejected for an empty range."""
+        high = min(high, self.max_value)
+        if high < low:
+            raise Rejected
         return self.rng.randint(low, self.rng.randint(low, high))
+
+    def below(self, operand: Operand, high: int = 12) -> int:
+        """A number of 2 or more that can be taken from ``operand`` and leaves something."""
+        return self.number(2, min(high, self.value(operand) - 1))
 
     def apply(self, op: str, left: Operand, right: Operand) -> Ref:
         """Append one operation. Raises Rejected when its value leaves 1..max_value or a division is inexact."""
@@ -242,18 +248,19 @@ def relations(rng: random.Random, n_steps: int, max_value: int, shuffled: bool =
             c, second = rng.choice([entry for entry in known if entry[0] != b])
             facts.append(_sentence(domain.both or "", a=name, b=b, c=c, items=items))
             return name, record.apply("+", source, second)
-        if kind == "half" and domain.half:
+        if kind == "half" and domain.half and record.value(source) % 2 == 0:
             facts.append(_sentence(domain.half, a=name, b=b, items=items))
             return name, record.apply("/", source, 2)
         if kind == "times":
-            factor = rng.randint(2, 5)
+            factor = rng.randint(2, min(5, max(2, max_value // record.value(source))))
             facts.append(_sentence(domain.times, a=name, b=b, items=items, n=rng.choice(TIMES_WORDS[factor])))
             return name, record.apply("*", source, factor)
-        number = draw.number()
-        facts.append(_sentence(domain.more if kind == "more" else domain.fewer, a=name, b=b, items=items, n=number))
-        return name, record.apply("+" if kind == "more" else "-", source, number)
+        more = kind == "more" or record.value(source) < 4
+        number = record.number() if more else record.below(source)
+        facts.append(_sentence(domain.more if more else domain.fewer, a=name, b=b, items=items, n=number))
+        return name, record.apply("+" if more else "-", source, number)
 
-    start = draw.number()
+    start = rng.randint(2, 20)
     known.append((names.pop(), start))
     facts.append(_sentence(domain.base, a=known[0][0], items=items, n=start))
     for _ in range(n_steps - (ending != "plain")):
@@ -292,7 +299,7 @@ class Thread:
     def __init__(self, rng: random.Random, draw: Draw, name: str, items: str, others: list[str]) -> None:
         self.rng, self.draw, self.name, self.items, self.others = rng, draw, name, items, others
         self.pronoun = "he" if name in MALE else "she" if name in FEMALE else name
-        self.quantity: Operand = draw.number(3)
+        self.quantity: Operand = rng.randint(3, 20)
 
     def opening(self) -> str:
         return f"{self.name} has {self.draw.value(self.quantity)} {self.items}."
@@ -314,13 +321,13 @@ class Thread:
             bought = draw.apply("*", count, each)
             self.quantity = draw.apply("+", self.quantity, bought)
             return _sentence(f"{subject} buys {count} {rng.choice(CONTAINERS)[1]} with {each} {self.items} each."), 2
-        if roll < 0.25:
+        if roll < 0.25 and draw.value(self.quantity) % 2 == 0:
             self.quantity = draw.apply("/", self.quantity, 2)
             return _sentence(f"{subject} gives half of the {self.items} to {other}."), 1
-        number = draw.number()
-        gains = roll < 0.6
+        gains = roll < 0.6 or draw.value(self.quantity) < 4
+        number = draw.number() if gains else draw.below(self.quantity)
         self.quantity = draw.apply("+" if gains else "-", self.quantity, number)
-        template = rng.choice(GAINS if gains else LOSSES)
+        template = rng.choice((GAINS[:3] if pronoun else GAINS) if gains else LOSSES)
         more = "more " if rng.random() < 0.5 else ""
         if template.startswith("{x}"):
             subject = self.name
@@ -417,7 +424,9 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
             facts.append(_sentence("{a} costs {n} as much as {b}.", a=a, n=rng.choice(TIMES_WORDS[factor]), b=b))
             price.append((item, record.apply("*", previous[1], factor)))
             return
-        number = draw.number(2, 12)
+        if record.value(previous[1]) < 4:
+            kind = "more"
+        number = draw.number(2, 12) if kind == "more" else record.below(previous[1], 12)
         facts.append(_sentence("{a} costs {n} dollars {kind} than {b}.", a=a, n=number, kind=kind, b=b))
         price.append((item, record.apply("+" if kind == "more" else "-", previous[1], number)))
 
@@ -456,32 +465,67 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     return _finish(draw, " ".join([*facts, question]), "shop")
 
 
+PLAIN_OPERATIONS = {
+    "+": ("What is {a} plus {b}?", "Add {b}."),
+    "-": ("What is {a} minus {b}?", "Subtract {b}."),
+    "*": ("What is {a} times {b}?", "Multiply by {b}."),
+    "/": ("What is {a} divided by {b}?", "Divide by {b}."),
+}
+
+
+def numbers(rng: random.Random, n_steps: int, max_value: int) -> Problem:
+    """Arithmetic without a story: one operation, or a list of instructions."""
+    draw = Draw(rng, max_value)
+    start = rng.randint(2, max_value)
+    quantity: Operand = start
+    facts = [f"Start with {start}."]
+    for _ in range(n_steps):
+        value = draw.value(quantity)
+        op = rng.choice("+-*/")
+        high = 12 if rng.random() < 0.7 else max_value
+        if op == "+":
+            number = draw.number(2, min(high, max_value - value))
+        elif op == "-":
+            number = draw.below(quantity, high)
+        elif op == "*":
+            number = draw.number(2, min(9, max_value // value))
+        else:
+            number = rng.choice([n for n in range(2, 10) if value % n == 0] or [0])
+            if not number:
+                raise Rejected
+        quantity = draw.apply(op, quantity, number)
+        alone, fact = PLAIN_OPERATIONS[op]
+        if number == 2 and op in "*/" and rng.random() < 0.5:
+            fact = "Double it." if op == "*" else "Halve it."
+        if n_steps == 1 and rng.random() < 0.8:
+            return _finish(draw, alone.format(a=start, b=number), "numbers")
+        facts.append(fact.format(b=number))
+    return _finish(draw, " ".join([*facts, "What is the result?"]), "numbers")
+
+
 def _finish(draw: Draw, question: str, kind: str) -> Problem:
     return Problem(question, tuple(draw.operations), kind)
 
 
-KINDS: tuple[tuple[str, float], ...] = (
-    ("relations", 0.42),
-    ("relations-in-order", 0.13),
-    ("story", 0.2),
-    ("two-stories", 0.1),
-    ("shop", 0.15),
-)
+Maker = Callable[[random.Random, int, int], Problem]
+
+KINDS: dict[str, tuple[float, Maker]] = {
+    "relations": (0.4, relations),
+    "relations-in-order": (0.12, lambda rng, n, high: relations(rng, n, high, shuffled=False)),
+    "story": (0.19, story),
+    "two-stories": (0.1, lambda rng, n, high: story(rng, n, high, second=True)),
+    "shop": (0.14, shop),
+    "numbers": (0.05, numbers),
+}
+"""Kinds of problems: their share of the data, and what makes one of n steps with values up to a maximum."""
 
 
-def problem(rng: random.Random, n_steps: int, max_value: int = MAX_VALUE) -> Problem:
-    """A random problem of exactly ``n_steps`` steps with every quantity in 1..max_value."""
-    kind = rng.choices([name for name, _ in KINDS], [weight for _, weight in KINDS])[0]
+def problem(rng: random.Random, n_steps: int, max_value: int = MAX_VALUE, kind: str | None = None) -> Problem:
+    """A random problem of exactly ``n_steps`` steps with every quantity in 1..max_value, of a given or a random kind."""
+    chosen = kind or rng.choices(list(KINDS), [share for share, _ in KINDS.values()])[0]
     while True:
         try:
-            if kind == "relations":
-                made = relations(rng, n_steps, max_value)
-            elif kind == "relations-in-order":
-                made = relations(rng, n_steps, max_value, shuffled=False)
-            elif kind == "shop":
-                made = shop(rng, n_steps, max_value)
-            else:
-                made = story(rng, n_steps, max_value, second=kind == "two-stories")
+            made = KINDS[chosen][1](rng, n_steps, max_value)
         except Rejected:
             continue
         if len(made.operations) == n_steps:

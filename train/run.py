@@ -36,7 +36,6 @@ from train.evaluate import accuracy, held_out
 from train.files import atomic_write
 from train.model import Llama, ModelConfig
 from train.optim import Optimizer
-from train.problems import MAX_VALUE
 from train.tokenizer import Vocabulary, build_json
 
 
@@ -47,8 +46,8 @@ class Options:
     output: str
     minutes: float = 100.0
     workers: int = 2
-    batch: int = 64
-    piece: int = 8
+    batch_positions: int = 4000
+    piece_positions: int = 800
     stage1: float = 0.4
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
@@ -56,37 +55,49 @@ class Options:
     average: float = 0.995
     seed: int = 1
     layers: int = 8
-    hidden: int = 256
+    hidden: int = 192
     ffn: int = 256
-    heads: int = 8
+    heads: int = 6
     kv_heads: int = 2
     save_every: float = 180.0
     evaluate_every: float = 240.0
     compile: bool = False
 
 
-# Curriculum within the curriculum: up to which progress of the run, weights of 1..5 steps, largest value.
-DIFFICULTY: tuple[tuple[float, tuple[int, ...], int], ...] = (
-    (0.03, (1, 0, 0, 0, 0), 30),
-    (0.07, (2, 2, 0, 0, 0), 60),
-    (0.12, (1, 2, 2, 0, 0), MAX_VALUE),
-    (0.18, (1, 2, 2, 2, 0), MAX_VALUE),
-    (1.01, (1, 6, 6, 6, 6), MAX_VALUE),
+# Curriculum within the curriculum: up to which progress of the run, weights of 1..5 steps, the only kind (or any).
+DIFFICULTY: tuple[tuple[float, tuple[int, ...], str | None], ...] = (
+    (0.05, (1, 0, 0, 0, 0), "numbers"),
+    (0.07, (1, 1, 1, 0, 0), "numbers"),
+    (0.13, (2, 2, 0, 0, 0), None),
+    (0.19, (1, 3, 2, 0, 0), None),
+    (0.25, (1, 3, 2, 2, 0), None),
+    (1.01, (1, 7, 6, 5, 5), None),
 )
 
 
-def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: float) -> list[Sample]:
-    """The samples of one step, the longest first; the same on every worker."""
+def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: float) -> list[list[Sample]]:
+    """The pieces of one step, the longest samples first; the same on every worker.
+
+    A step has a fixed number of positions, not of samples, so that steps of short problems hold many of them.
+    """
     rng = random.Random(f"{options.seed}/{step}")
-    _, weights, max_value = next(row for row in DIFFICULTY if progress < row[0])
-    samples = []
-    for n_steps in rng.choices((1, 2, 3, 4, 5), weights, k=options.batch):
-        made = draw(rng, "train", n_steps, max_value)
+    _, weights, kind = next(row for row in DIFFICULTY if progress < row[0])
+    samples: list[Sample] = []
+    positions = 0
+    while positions < options.batch_positions:
+        made = draw(rng, "train", rng.choices((1, 2, 3, 4, 5), weights)[0], kind=kind)
         if progress < options.stage1:
             samples.append(grounding(made, vocabulary, progress / options.stage1))
         else:
             samples.append(refinement(made, vocabulary, direct=rng.random() < options.direct_share))
-    return sorted(samples, key=lambda sample: -sample.length)
+        positions += samples[-1].length
+    samples.sort(key=lambda sample: -sample.length)
+    pieces: list[list[Sample]] = [[]]
+    for sample in samples:
+        if (len(pieces[-1]) + 1) * pieces[-1][0].length > options.piece_positions if pieces[-1] else False:
+            pieces.append([])
+        pieces[-1].append(sample)
+    return pieces
 
 
 def lr_scale(progress: float, stage1: float) -> float:
@@ -170,7 +181,7 @@ class Run:
                 stream.write(line + "\n")
             print(line, flush=True)
 
-    def pieces(self, store: dist.Store, n_pieces: int) -> Iterator[int]:
+    def taken_pieces(self, store: dist.Store, n_pieces: int) -> Iterator[int]:
         """Numbers of the pieces of this step that this worker takes."""
         while (taken := store.add(f"step-{self.step}", 1) - 1) < n_pieces:
             yield taken
@@ -178,21 +189,19 @@ class Run:
     def train_step(self, store: dist.Store) -> float:
         """One optimizer step on one batch; returns the loss per unit of weight."""
         options = self.options
-        samples = batch_of(options, self.vocabulary, self.step, self.progress)
-        total = sum(r.weight * len(r.tokens) for sample in samples for r in sample.readouts)
-        n_pieces = math.ceil(len(samples) / options.piece)
+        pieces = batch_of(options, self.vocabulary, self.step, self.progress)
+        total = sum(r.weight * len(r.tokens) for piece in pieces for sample in piece for r in sample.readouts)
         self.model.zero_grad(set_to_none=False)
         loss = 0.0
-        for number in self.pieces(store, n_pieces):
-            part = samples[number * options.piece : (number + 1) * options.piece]
-            piece_loss = loss_sum(self.model, lay_out(part, self.vocabulary)) / total
+        for number in self.taken_pieces(store, len(pieces)):
+            piece_loss = loss_sum(self.model, lay_out(pieces[number], self.vocabulary)) / total
             piece_loss.backward()  # type: ignore[no-untyped-call]
             loss += piece_loss.item()
         loss = self._add_up(loss)
         self.optimizer.step(lr_scale(self.progress, options.stage1))
         self._update_average()
         self.step += 1
-        self.samples += len(samples)
+        self.samples += sum(len(piece) for piece in pieces)
         return loss
 
     def _add_up(self, loss: float) -> float:
