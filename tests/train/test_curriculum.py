@@ -1,0 +1,115 @@
+"""The two stages: readouts are isolated, stand at the right positions and carry the paper's weights."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from train.curriculum import (
+    BLOCK_COUNT,
+    Readout,
+    Sample,
+    alpha_k,
+    answer_tokens,
+    grounding,
+    lambda_t,
+    lay_out,
+    loss_sum,
+    readouts_correct,
+    refinement,
+)
+from train.data import draw
+from train.model import Llama, ModelConfig
+from train.tokenizer import Vocabulary, build_json
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Vocabulary:
+    return Vocabulary(build_json())
+
+
+@pytest.fixture(scope="module")
+def model(vocabulary: Vocabulary) -> Llama:
+    model = Llama(ModelConfig(len(vocabulary), 64, 64, 3, 4, 2))
+    model.initialise(0)
+    return model
+
+
+def plain_run(model: Llama, tokens: list[int]) -> torch.Tensor:
+    """States [T, hidden] of an ordinary causal run."""
+    mask = torch.full((len(tokens), len(tokens)), float("-inf")).triu(1)[None, None]
+    with torch.no_grad():
+        return model.hidden(torch.tensor([tokens]), torch.arange(len(tokens))[None], mask)[0]
+
+
+def test_every_readout_equals_a_plain_run_of_question_blocks_and_answer(model: Llama, vocabulary: Vocabulary) -> None:
+    rng = random.Random(1)
+    samples = [refinement(draw(rng, "train", n), vocabulary, direct=True) for n in (1, 3, 5)]
+    samples += [grounding(draw(rng, "train", 4), vocabulary, s=0.0)]
+    batch = lay_out(samples, vocabulary)
+    with torch.no_grad():
+        states = model.hidden(batch.tokens, batch.positions, batch.mask, batch.rows)
+    number = 0
+    for sample in samples:
+        for readout in sample.readouts:
+            prefix = sample.question + vocabulary.block * readout.k
+            expected = plain_run(model, prefix + readout.tokens[:-1])[len(prefix) - 1 :]
+            torch.testing.assert_close(states[batch.readout == number], expected, atol=2e-5, rtol=1e-4)
+            number += 1
+
+
+def test_one_readout_does_not_see_another(model: Llama, vocabulary: Vocabulary) -> None:
+    question = vocabulary.encode("What is 7 plus 5?")
+    one, other = answer_tokens(12, vocabulary), answer_tokens(48, vocabulary)
+
+    def states(first: list[int]) -> torch.Tensor:
+        readouts = [Readout(1, first, 1.0), Readout(2, one, 1.0)]
+        batch = lay_out([Sample(question, 2, readouts)], vocabulary)
+        with torch.no_grad():
+            return model.hidden(batch.tokens, batch.positions, batch.mask, batch.rows)[batch.readout == 1]
+
+    torch.testing.assert_close(states(one), states(other))
+
+
+def test_grounding_gives_each_block_its_step(vocabulary: Vocabulary) -> None:
+    made = draw(random.Random(3), "train", 4)
+    sample = grounding(made, vocabulary, s=0.0)
+    assert sample.n_blocks == 4
+    assert [(r.k, r.tokens) for r in sample.readouts] == [
+        (t, answer_tokens(value, vocabulary)) for t, value in enumerate(made.values, start=1)
+    ]
+
+
+def test_early_steps_lose_their_supervision_first_and_the_answer_never() -> None:
+    assert [lambda_t(t, 5, 0.0) for t in range(1, 6)] == [1.0] * 5
+    later = [lambda_t(t, 5, 0.75) for t in range(1, 6)]
+    assert later == sorted(later)
+    assert later[0] == 0.0
+    assert [lambda_t(t, 5, 1.0) for t in range(1, 6)] == [0.0, 0.0, 0.0, 0.0, 1.0]
+
+
+def test_refinement_weights_are_the_papers() -> None:
+    assert [alpha_k(k) for k in range(1, 9)] == pytest.approx([2 * k / 72 for k in range(1, 9)])
+    assert sum(alpha_k(k) for k in range(1, BLOCK_COUNT + 1)) == pytest.approx(1.0)
+
+
+def test_correct_means_what_greedy_decoding_gives(model: Llama, vocabulary: Vocabulary) -> None:
+    question = vocabulary.encode("What is 7 plus 5?")
+    tokens = question + vocabulary.block
+    decoded: list[int] = []
+    for _ in range(2):
+        decoded.append(int(model.logits(plain_run(model, tokens + decoded)[-1]).argmax()))
+    wrong = [decoded[0], (decoded[1] + 1) % len(vocabulary)]
+    sample = Sample(question, 1, [Readout(1, decoded, 1.0), Readout(1, wrong, 1.0)])
+    assert readouts_correct(model, lay_out([sample], vocabulary)).tolist() == [True, False]
+
+
+def test_padding_changes_no_loss(model: Llama, vocabulary: Vocabulary) -> None:
+    rng = random.Random(5)
+    short, long = (refinement(draw(rng, "train", n), vocabulary) for n in (1, 5))
+    with torch.no_grad():
+        together = loss_sum(model, lay_out([short, long], vocabulary))
+        apart = loss_sum(model, lay_out([short], vocabulary)) + loss_sum(model, lay_out([long], vocabulary))
+    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
