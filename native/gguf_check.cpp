@@ -129,7 +129,9 @@ void check_shape(const Checker & check, bool has_attention) {
 
 void check_experts(const Checker & check) {
     const int64_t experts = check.range("expert_count", 0, kMaxExperts, 0);
-    check.range("expert_used_count", 0, experts, 0);
+    if (check.range("expert_used_count", 0, experts, 0) == 0 && experts > 0) {
+        check.bad(check.key("expert_used_count"), "0", "1 to " + std::to_string(experts));
+    }
     const int64_t groups = check.range("expert_group_count", 0, experts, 0);
     if (groups > 1) {
         if (experts % groups != 0 || groups >= experts) {

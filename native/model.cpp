@@ -51,7 +51,8 @@ void init_backend() {
     std::call_once(once, llama_backend_init);
 }
 
-std::string refusal(const std::string & reason) {
+std::string refusal(const std::string & log_line) {
+    const std::string reason = one_line(log_line);
     const std::string unknown = "unknown model architecture: ";
     if (reason.compare(0, unknown.size(), unknown) == 0) {
         return "its architecture " + reason.substr(unknown.size()) + " is unknown to libllama: use another model, or a newer RiM Edge";

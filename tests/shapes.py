@@ -6,7 +6,7 @@ They are not trained, so their answers mean nothing, but they are deterministic 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -289,7 +289,7 @@ def make_model(
     vocab: str = "bpe",
     spec: RimSpec | str | None = "default",
     chat_template: str | bool = False,
-    metadata: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
 ) -> Path:
     """Write a model of the given shape and return its path.
 
@@ -301,7 +301,8 @@ def make_model(
         spec: memory-slot metadata; ``"default"``: default_spec(); None: a plain model.
         chat_template: True: CHAT_TEMPLATE, a text: that one, False: none.
         metadata: keys to replace or add (int as u32, float as f32, bool, str, list; or ``(GGUFValueType, value)``);
-            None as a value removes the key. Applied last, so that it can break anything.
+            None as a value removes the key. Applied last, so that it can break anything. A function is given the
+            metadata so far (key to ``GGUFValue``) and returns such a mapping.
     """
     shape = _Shape(n_embd, n_layer, n_head, n_head if arch == "gpt2" else n_head_kv, n_ctx)
     writer = gguf.GGUFWriter(None, arch)
@@ -316,7 +317,7 @@ def make_model(
         spec = default_spec() if vocab == "bpe" else None
     if isinstance(spec, RimSpec):
         spec.to_gguf(writer)
-    _override(writer, metadata or {})
+    _override(writer, metadata(dict(writer.kv_data[0])) if callable(metadata) else metadata or {})
     for name, size in _tensors(arch, shape, n_vocab):
         values = _values(name, size, seed)
         is_matrix = len(size) == 2 and not any(part in name for part in ("ssm_conv1d", "ssm_a", "position_embd"))
