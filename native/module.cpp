@@ -74,9 +74,6 @@ std::string library_path() {
 NB_MODULE(_native, m) {
     m.doc() = "The latent loop over libllama: models, sessions and checked GGUF reading.";
     check_library();
-    if (nb::cast<std::string>(m.attr("__name__")) == "rim_edge._native") {  // not when the build makes the stub
-        nb::module_::import_("rim_edge._library").attr("check")(file_system_text(library_path()));
-    }
     m.attr("BUILT_FOR") = RIM_LLAMA_PYTHON_VERSION;  // version of llama-cpp-python
     m.def("library_path", [] { return file_system_text(library_path()); }, nb::sig("def library_path() -> str"),
           "Path of the libllama that this process uses.");
@@ -93,4 +90,8 @@ NB_MODULE(_native, m) {
     bind_gguf(m);
     bind_model(m);
     bind_session(m);
+
+    if (nb::cast<std::string>(m.attr("__name__")) == "rim_edge._native") {  // not when the build makes the stub
+        nb::module_::import_("rim_edge._library").attr("attach")(m);
+    }
 }

@@ -1,7 +1,8 @@
 """Finding the one libllama: the copy inside the installed package ``llama_cpp``, of exactly the pinned version.
 
-``rim_edge._native`` is linked with libllama by its short name. :func:`preload` loads the file that ``import llama_cpp`` would load,
-before ``_native`` is imported, so that both share one copy; a second copy would have its own log callback and its own devices.
+``rim_edge._native`` is linked with libllama by its short name. :func:`preload` loads the file that ``import llama_cpp``
+would load, before ``_native`` is imported, so that both share one copy; a second one would have its own log callback and
+its own devices.
 ``llama_cpp`` itself is never imported: that takes half a second.
 """
 
@@ -9,10 +10,12 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import logging
 import os
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from rim_edge.errors import LibraryMismatchError
 
@@ -21,6 +24,7 @@ LLAMA_CPP_PYTHON = "0.3.36"
 
 _REINSTALL = f"run: pip install --force-reinstall llama-cpp-python=={LLAMA_CPP_PYTHON}"
 _FILE_NAMES = {"darwin": "libllama.dylib", "win32": "llama.dll"}
+_LOG_LEVELS = {3: logging.WARNING, 4: logging.ERROR}  # of ggml_log_level; the rest is for the curious
 
 _loaded: ctypes.CDLL | None = None
 
@@ -40,9 +44,10 @@ def package_folder() -> Path:
 def installed_version(folder: Path) -> str | None:
     """Version of the llama-cpp-python in ``folder`` as its ``__init__.py`` says, None if it does not say."""
     try:
-        found = re.search(r"^__version__\s*=\s*[\"']([^\"'+]+)", (folder / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
+        source = (folder / "__init__.py").read_text(encoding="utf-8")
     except OSError:
         return None
+    found = re.search(r"^__version__\s*=\s*[\"']([^\"'+]+)", source, re.MULTILINE)
     return found[1] if found else None
 
 
@@ -59,7 +64,8 @@ def preload() -> None:
     version = installed_version(folder)
     if version is not None and version != LLAMA_CPP_PYTHON:
         raise LibraryMismatchError(
-            f"RiM Edge was built for llama-cpp-python {LLAMA_CPP_PYTHON}, but {version} is installed in {folder}: {_REINSTALL}"
+            f"RiM Edge was built for llama-cpp-python {LLAMA_CPP_PYTHON}, but {version} is installed in {folder}: "
+            f"{_REINSTALL}"
         )
     path = folder / "lib" / _FILE_NAMES.get(sys.platform, "libllama.so")
     try:
@@ -68,15 +74,21 @@ def preload() -> None:
         raise LibraryMismatchError(f"libllama cannot be loaded ({error}): {_REINSTALL}") from None
 
 
-def check(library_path: str) -> None:
-    """Refuse a libllama from elsewhere; called by ``rim_edge._native`` at import with the path of the one that it is bound to.
+def attach(native: ModuleType) -> None:
+    """Called by ``rim_edge._native`` at its import: refuse a libllama from elsewhere, and send the log to ``logging``.
+
+    The lines go to the logger ``rim_edge.llama``: libllama's information as DEBUG, its warnings and errors as such.
+    Without a handler of the application's nothing is shown.
 
     Raises:
-        LibraryMismatchError: the process had loaded another libllama before (or only ``LD_PRELOAD`` did).
+        LibraryMismatchError: the process had loaded another libllama before.
     """
-    folder = package_folder() / "lib"
-    if not os.path.samefile(Path(library_path).parent, folder):
+    path, folder = str(native.library_path()), package_folder() / "lib"
+    if not os.path.samefile(Path(path).parent, folder):
         raise LibraryMismatchError(
-            f"this process already uses another libllama, {library_path}, instead of the one in {folder}: "
+            f"this process already uses another libllama, {path}, instead of the one in {folder}: "
             "import rim_edge first, or remove the other one"
         )
+    logging.getLogger("rim_edge").addHandler(logging.NullHandler())
+    log = logging.getLogger("rim_edge.llama").log
+    native.set_log_callback(lambda level, line: log(_LOG_LEVELS.get(level, logging.DEBUG), "%s", line))

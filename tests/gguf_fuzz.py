@@ -1,8 +1,8 @@
-"""Damaged model files, made from the tiny ones of ``shapes.py``: whatever a file holds, loading it must never end the process.
+"""Damaged model files, made from the tiny ones of ``shapes.py``: whatever a file holds, loading it must not kill.
 
     python tests/gguf_fuzz.py --seeds 0:5000        report every seed whose file kills the child process that loads it
 
-Each seed gives one file. A child process loads a batch of them; when it dies of a signal, the seed at work is the culprit.
+Each seed gives one file. A child process loads a batch of them; when it dies, the seed at work is the culprit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,22 @@ KINDS = gguf.GGUFValueType
 NUMBERS = (0, 1, 2, 3, 5, 7, 8, 31, 33, 127, 255, 256, 1000, 4096, 65535, 2**20, 2**31 - 1, 2**31, 2**32 - 1)
 WIDE = (*NUMBERS, 2**32, 2**48, 2**63 - 1, 2**63, 2**64 - 1, 2**64 - 32)
 REALS = (0.0, -1.0, 1.0, 1e-30, 1e30, float("inf"), float("nan"), 3.5)
-TEXTS = ("", "x", "llama", "gpt2", "none", "no_vocab", "bert", "t5", "rwkv", "mamba", "yarn", "longrope", "a\0b", "é" * 300)
+TEXTS = (
+    "",
+    "x",
+    "llama",
+    "gpt2",
+    "none",
+    "no_vocab",
+    "bert",
+    "t5",
+    "rwkv",
+    "mamba",
+    "yarn",
+    "longrope",
+    "a\0b",
+    "é" * 300,
+)
 
 
 def base_models(folder: Path) -> dict[str, bytes]:
@@ -112,17 +127,17 @@ def _same_type(value: Any, kind: gguf.GGUFValueType, rng: random.Random) -> Any:
 
 
 #: keys that no tiny model has, but that libllama reads
-EXTRA_KEYS = (
-    "attention.key_length", "attention.value_length", "attention.sliding_window", "attention.head_count_kv", "rope.dimension_count",
-    "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length", "expert_count", "expert_used_count",
-    "expert_group_count", "nextn_predict_layers", "vocab_size", "attention.causal", "pooling_type", "leading_dense_block_count",
-    "embedding_length_out", "attention.clamp_kqv", "attention.max_alibi_bias", "attention.scale", "embedding_scale", "logit_scale",
-    "final_logit_softcapping", "attention.sliding_window_pattern", "attention.key_length_swa", "rope.dimension_sections",
-)  # fmt: skip
-EXTRA_TOKENIZER_KEYS = (
-    "pre", "scores", "add_bos_token", "add_space_prefix", "padding_token_id", "unknown_token_id", "eot_token_id", "suppress_tokens",
-    "precompiled_charsmap", "token_type_count", "remove_extra_whitespaces",
-)  # fmt: skip
+EXTRA_KEYS = """
+attention.key_length attention.value_length attention.sliding_window attention.head_count_kv rope.dimension_count
+rope.scaling.type rope.scaling.factor rope.scaling.original_context_length expert_count expert_used_count
+expert_group_count nextn_predict_layers vocab_size attention.causal pooling_type leading_dense_block_count
+embedding_length_out attention.clamp_kqv attention.max_alibi_bias attention.scale embedding_scale logit_scale
+final_logit_softcapping attention.sliding_window_pattern attention.key_length_swa rope.dimension_sections
+""".split()
+EXTRA_TOKENIZER_KEYS = """
+pre scores add_bos_token add_space_prefix padding_token_id unknown_token_id eot_token_id suppress_tokens
+precompiled_charsmap token_type_count remove_extra_whitespaces
+""".split()
 
 
 def damage_metadata(name: str, folder: Path, rng: random.Random) -> bytes:
@@ -159,7 +174,7 @@ def damaged(seed: int, bases: dict[str, bytes], folder: Path) -> bytes:
     return damage_bytes(bases[name], rng) if rng.random() < 0.5 else damage_metadata(name, folder, rng)
 
 
-# ---- the child: loads the files of its seeds ---------------------------------------------------------------------------
+# ---- the child: loads the files of its seeds -------------------------------------------------------------------------
 
 
 def load(path: Path) -> str:
@@ -176,7 +191,8 @@ def load(path: Path) -> str:
         tokens = model.tokenize("Tom has 12 apples, and\n how many?\0", parse_special=True)
         model.detokenize(list(range(model.n_vocab)))
         n = model.n_vocab
-        blocks = _native.Blocks(begin_id=n - 1, memory_id=n - 2, end_id=n - 3, size=2, count=2, prefix=[]) if model.coupled else None
+        layout = {"begin_id": n - 1, "memory_id": n - 2, "end_id": n - 3, "size": 2, "count": 2, "prefix": []}
+        blocks = _native.Blocks(**layout) if model.coupled else None
         session = _native.Session(model, blocks, _native.SessionOptions(n_ctx=64, n_threads=1))
         session.think([tokens[:8] or [0]], 2 if blocks else 0)
         session.decode([(0, 2 if blocks else 0)], _native.Sampling(), 2)
@@ -197,7 +213,7 @@ def child(first: int, last: int) -> None:
             print(load(path).replace(str(folder), ""), flush=True)
 
 
-# ---- the parent --------------------------------------------------------------------------------------------------------
+# ---- the parent ------------------------------------------------------------------------------------------------------
 
 
 def run(first: int, last: int, timeout_s: float = 300) -> Iterator[tuple[int, str]]:

@@ -1,6 +1,6 @@
 """Tiny models with random weights, written with gguf-py: one per shape that the native code must cope with.
 
-They are not trained, so their answers mean nothing, but they are deterministic in ``seed`` and take a few milliseconds to load.
+They are not trained, so their answers mean nothing, but they are deterministic in ``seed`` and load in milliseconds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,23 @@ CHAT_TEMPLATE = (
 PROMPT_TEMPLATE = "Question: {{ question }}\nAnswer:"
 
 #: words that the byte-level vocabulary has as one token, next to all bytes
-WORDS = ("the", "and", "has", "apples", " the", " and", " has", " apples", " many", " how", " Tom", " 1", " 2", "\n\n", "é")
+WORDS = (
+    "the",
+    "and",
+    "has",
+    "apples",
+    " the",
+    " and",
+    " has",
+    " apples",
+    " many",
+    " how",
+    " Tom",
+    " 1",
+    " 2",
+    "\n\n",
+    "é",
+)
 
 MATRIX_TYPES = {
     "f32": gguf.GGMLQuantizationType.F32,
@@ -49,7 +65,7 @@ FILE_TYPES = {
 FloatArray = npt.NDArray[np.float32]
 
 
-# ---- vocabulary --------------------------------------------------------------------------------------------------------
+# ---- vocabulary ------------------------------------------------------------------------------------------------------
 
 
 def byte_letters() -> list[str]:
@@ -96,7 +112,7 @@ def token_id(text: str) -> int:
 
 
 def default_spec(**fields: Any) -> RimSpec:
-    """The memory-slot metadata that ``make_model`` writes by default (K = 4, M = 2, at most 8 blocks), with ``fields`` replaced."""
+    """The memory-slot metadata that ``make_model`` writes by default (K = 4, M = 2, at most 8), with ``fields`` replaced."""
     values: dict[str, Any] = {
         "begin_id": token_id(BEGIN_TEXT),
         "memory_id": token_id(MEMORY_TEXT),
@@ -116,7 +132,7 @@ def random_probe(n_blocks: int, n_embd: int, seed: int = 0) -> dict[str, FloatAr
     return {"probe_weight": weight, "probe_bias": rng.normal(0, 0.1, n_blocks).astype(np.float32)}
 
 
-# ---- tensors -----------------------------------------------------------------------------------------------------------
+# ---- tensors ---------------------------------------------------------------------------------------------------------
 
 
 class _Shape:
@@ -198,7 +214,7 @@ def _values(name: str, shape: tuple[int, ...], seed: int) -> FloatArray:
     return rng.normal(0, scale.get(name, 1.5 / np.sqrt(shape[1])), shape).astype(np.float32)
 
 
-# ---- files -------------------------------------------------------------------------------------------------------------
+# ---- files -----------------------------------------------------------------------------------------------------------
 
 
 def _hyperparameters(writer: gguf.GGUFWriter, arch: str, s: _Shape, sliding_window: int) -> None:
