@@ -1,121 +1,102 @@
-"""A Hugging Face model folder: configuration, tensors as float32, tokenizer, memory-slot metadata."""
+"""A Hugging Face folder: its JSON files, and its tensors over one or many safetensors files."""
 
 from __future__ import annotations
 
 import json
-from functools import cached_property
+import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from gguf.utility import LocalTensor, SafetensorsLocal
+from .failure import ConvertError
+from .lazy_tensor import LazyTensor
+from .safetensors_file import read_tensors
 
-from rim_edge.errors import ModelFileError, SpecError
-from rim_edge.spec import RimSpec
-
-FloatArray = npt.NDArray[np.float32]
-
-
-class ConvertError(ModelFileError):
-    """The model cannot be converted; the message says what is wrong and where."""
+PROBE_FILE = "rim_probe.safetensors"
+_NO_WEIGHTS = {PROBE_FILE, "adapter_model.safetensors"}
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.safetensors")
 
 
-class HfFolder:
-    """Reads the files of ``path`` when they are asked for. Raises ConvertError with one line for a damaged folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if not path.is_dir():
-            raise ConvertError(f"{path} is no folder: give the Hugging Face folder that holds config.json")
-        self.config = self._json("config.json")
-
-    def _json(self, name: str) -> dict[str, Any]:
-        try:
-            parsed = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConvertError(f"{self.path} has no {name}: is it a Hugging Face model folder?") from None
-        except ValueError as error:
-            raise ConvertError(f"{self.path / name} is no valid JSON: {error}") from None
-        if not isinstance(parsed, dict):
-            raise ConvertError(f"{self.path / name} must hold a JSON object")
-        return parsed
-
-    @cached_property
-    def tokenizer(self) -> dict[str, Any]:
-        """The parsed ``tokenizer.json``."""
-        return self._json("tokenizer.json")
-
-    def optional(self, name: str) -> dict[str, Any]:
-        """The parsed JSON file ``name``, or an empty mapping where there is none."""
-        return self._json(name) if (self.path / name).exists() else {}
-
-    @property
-    def name(self) -> str:
-        """The model's name: from the memory-slot metadata's source, else the folder's own."""
-        source = self.optional("rim_config.json").get("source")
-        named = source.get("name") if isinstance(source, dict) else None
-        return str(named or self.path.resolve().name)
-
-    @property
-    def license(self) -> str | None:
-        source = self.optional("rim_config.json").get("source")
-        named = source.get("license") if isinstance(source, dict) else None
-        return str(named) if named else None
-
-    @cached_property
-    def _tensors(self) -> dict[str, LocalTensor]:
-        files = sorted(f for f in self.path.glob("*.safetensors") if f.name != "rim_probe.safetensors")
-        if not files:
-            raise ConvertError(f"{self.path} has no *.safetensors file")
-        found: dict[str, LocalTensor] = {}
-        for file in files:
-            found.update(_open(file))
-        return found
-
-    def tensor_names(self) -> list[str]:
-        """Names of all tensors, sorted."""
-        return sorted(self._tensors)
-
-    def tensor(self, name: str) -> FloatArray:
-        """One tensor as float32, exact for BF16, F16 and F32."""
-        return _as_float32(name, self._tensors[name])
-
-    def rim_spec(self) -> RimSpec | None:
-        """The memory-slot metadata of ``rim_config.json`` and ``rim_probe.safetensors``; None for a plain model.
-
-        Raises SpecError where it contradicts itself.
-        """
-        if not (self.path / "rim_config.json").exists():
-            return None
-        weight = bias = None
-        probe_file = self.path / "rim_probe.safetensors"
-        if probe_file.exists():
-            probe = _open(probe_file)
-            if not {"weight", "bias"} <= set(probe):
-                raise SpecError(f"{probe_file} must hold the tensors weight [K, n_embd] and bias [K]")
-            weight, bias = (_as_float32(name, probe[name]) for name in ("weight", "bias"))
-        return RimSpec.from_json(self._json("rim_config.json"), weight, bias)
-
-
-def _open(file: Path) -> dict[str, LocalTensor]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises ConvertError with one line where the file is missing or holds something else."""
     try:
-        return SafetensorsLocal(file).tensors
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ConvertError(f"{file} is no valid safetensors file: {error}") from None
+        parsed = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConvertError(f"{path.parent} has no {path.name}: is it a Hugging Face model folder?") from None
+    except (ValueError, RecursionError) as error:
+        raise ConvertError(f"{path} is no valid JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise ConvertError(f"{path} must hold a JSON object")
+    return parsed
 
 
-def _as_float32(name: str, tensor: LocalTensor) -> FloatArray:
-    raw = tensor.mmap_bytes()
-    sizes = {"F32": 4, "F16": 2, "BF16": 2}
-    if tensor.dtype not in sizes:
-        raise ConvertError(f"the tensor {name!r} has the type {tensor.dtype}; F32, F16 and BF16 can be converted")
-    if raw.nbytes != sizes[tensor.dtype] * int(np.prod(tensor.shape, dtype=np.int64)):
-        raise ConvertError(f"the tensor {name!r} is cut short: the safetensors file is damaged")
-    if tensor.dtype == "F32":
-        values: FloatArray = raw.view("<f4")
-    elif tensor.dtype == "F16":
-        values = raw.view("<f2").astype(np.float32)
-    else:
-        values = (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    return values.reshape(tensor.shape)
+def read_json_if_there(path: Path) -> dict[str, Any]:
+    """Like :func:`read_json`; an empty mapping where there is no such file."""
+    return read_json(path) if path.exists() else {}
+
+
+def check_folder(path: Path) -> None:
+    """Raise ConvertError unless ``path`` is a folder."""
+    if not path.is_dir():
+        problem = "is no folder" if path.exists() else "does not exist"
+        raise ConvertError(f"{path} {problem}: give the Hugging Face folder that holds config.json")
+
+
+def model_tensors(folder: Path) -> dict[str, LazyTensor]:
+    """All tensors of a model, from ``model.safetensors``, from the shards of its index, or from whatever lies there.
+
+    Raises ConvertError for missing or damaged files, for pickle files, and for an index that points elsewhere.
+    """
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").exists():
+        return read_tensors(folder / "model.safetensors")
+    if index.exists():
+        return _indexed(folder, index)
+    files = sorted(file for file in folder.glob("*.safetensors") if file.name not in _NO_WEIGHTS)
+    if not files:
+        refuse_pickles(folder)
+        raise ConvertError(f"{folder} has no *.safetensors file")
+    _check_shards(folder, files)
+    found: dict[str, LazyTensor] = {}
+    for file in files:
+        tensors = read_tensors(file)
+        if twice := sorted(found.keys() & tensors.keys()):
+            raise ConvertError(f"{file}: the tensor {twice[0]!r} is in another file too, which of the two counts?")
+        found.update(tensors)
+    return found
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise ConvertError where the only weights are pickle files."""
+    for pattern in _PICKLES:
+        for file in sorted(folder.glob(pattern)):
+            raise ConvertError(
+                f"{file} is a pickle file, which can run any code: save the model as safetensors (save_pretrained does)"
+            )
+
+
+def _indexed(folder: Path, index: Path) -> dict[str, LazyTensor]:
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise ConvertError(f"{index} has no weight_map from tensors to files")
+    files: dict[str, dict[str, LazyTensor]] = {}
+    for name in sorted(set(places.values())):
+        if name != Path(name).name or "\\" in name or not name.endswith(".safetensors"):
+            raise ConvertError(f"{index} points to {name!r}; a shard must be a .safetensors file in the same folder")
+        if not (folder / name).is_file():
+            raise ConvertError(f"{folder} lacks the shard {name} that model.safetensors.index.json names: download it again")
+        files[name] = read_tensors(folder / name)
+    for tensor, name in places.items():
+        if tensor not in files[name]:
+            raise ConvertError(f"{folder / name} lacks the tensor {tensor!r} that model.safetensors.index.json places there")
+    return {tensor: files[places[tensor]][tensor] for tensor in sorted(places)}
+
+
+def _check_shards(folder: Path, files: list[Path]) -> None:
+    """Raise ConvertError where files count themselves (``-00001-of-00003``) and one is missing."""
+    names = {file.name for file in files}
+    for file in files:
+        if shard := _SHARD.fullmatch(file.name):
+            for number in range(1, int(shard[3]) + 1):
+                if (name := f"{shard[1]}-{number:05d}-of-{shard[3]}.safetensors") not in names:
+                    raise ConvertError(f"{folder} lacks the shard {name}: download it again")

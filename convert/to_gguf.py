@@ -1,113 +1,73 @@
 """Convert a Hugging Face folder to GGUF, memory-slot metadata included.
 
     python convert/to_gguf.py DIR -o model.gguf --outtype bf16
+    python convert/to_gguf.py BASE --adapter LORA -o model.gguf
+    python convert/to_gguf.py PLAIN --blocks 8 --block-size 2 -o model.gguf
 
-One shape: load the folder, check it, map tensors and names (``families/``), write the file whole or not at all. A folder
+One shape: read the folder, merge or extend it, map tensors and names (``families/``), write the file whole or not at all. A folder
 without ``rim_config.json`` becomes a plain model. The same folder always gives the same bytes.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import signal
 import sys
-import tempfile
 from pathlib import Path
+from types import FrameType
 
-if __name__ == "__main__" and not __package__:  # run as a file: let the relative imports below find this folder
-    sys.path.append(str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__" and not __package__:  # run as a file: this checkout instead of this folder is where packages are
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
     __package__ = "convert"
 
-import gguf
-import numpy as np
-import numpy.typing as npt
+from rim_edge.errors import OptionError, RimError
+from rim_edge.spec import MAX_BLOCK_SIZE, MAX_BLOCKS
 
-from .families import Family, family_of
-from .hf_folder import ConvertError, HfFolder
-from .vocabulary import add_vocabulary
-
-OUTPUT_TYPES = {
-    "bf16": (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
-    "f16": (gguf.GGMLQuantizationType.F16, gguf.LlamaFileType.MOSTLY_F16),
-    "f32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
-}
+from .adapted import read_adapted
+from .checkpoint import read_checkpoint
+from .gguf_output import OUTPUT_TYPES, Progress, write_gguf
+from .memory_tokens import add_memory_tokens
+from .progress_bar import progress_bar
+from .whole_file import check_output
 
 
-def convert(folder: Path, output: Path, outtype: str = "bf16", force: bool = False) -> None:
-    """Write the model in ``folder`` as GGUF to ``output``.
+def convert(
+    folder: Path,
+    output: Path,
+    outtype: str = "bf16",
+    force: bool = False,
+    *,
+    adapter: Path | None = None,
+    blocks: int | None = None,
+    block_size: int | None = None,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Write the model in ``folder`` as GGUF to ``output``; returns what a user should be told.
 
-    ``outtype`` (``bf16``, ``f16``, ``f32``) is the type of the matrices; vectors (norms, biases) are always F32.
-    Raises ConvertError with one line for a folder that cannot be converted or an output that exists without ``force``,
-    OSError where the file cannot be written.
+    Args:
+        outtype: ``bf16``, ``f16``, ``f32`` or ``q8_0``, the type of the matrices; vectors (norms, biases) are always F32.
+        force: overwrite ``output``.
+        adapter: folder of a PEFT LoRA adapter that is merged into the model.
+        blocks, block_size: K and M of memory blocks for a model that has none; their tokens are untrained. ``block_size`` defaults to 2.
+        progress: called with bytes done and bytes in all.
+
+    Raises:
+        OptionError: options that make no sense. ConvertError, SpecError: a folder that cannot be converted, or an output that exists.
+        OSError: a file that cannot be read or written.
     """
-    if output.exists() and not force:
-        raise ConvertError(f"{output} exists: choose another name or give --force")
-    source = HfFolder(folder)
-    family = family_of(source.config)
-    writer = gguf.GGUFWriter(None, family.architecture)
-    writer.add_type("model")
-    writer.add_name(source.name)
-    if source.license:
-        writer.add_license(source.license)
-    matrix_type, file_type = OUTPUT_TYPES[outtype]
-    writer.add_file_type(file_type)
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    family.add_hyperparameters(writer, source.config)
-    add_vocabulary(writer, source, family.vocab_size(source.config))
-    spec = source.rim_spec()
-    if spec is not None:
-        spec.check_model(family.vocab_size(source.config), family.width(source.config))
-        spec.to_gguf(writer)
-    _add_tensors(writer, source, family, matrix_type)
-    _write(writer, output)
-
-
-def _add_tensors(
-    writer: gguf.GGUFWriter, source: HfFolder, family: Family, matrix_type: gguf.GGMLQuantizationType
-) -> None:
-    n_layers = family.n_layers(source.config)
-    architecture = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == family.architecture)
-    names = gguf.get_tensor_name_map(architecture, n_layers)
-    for name in source.tensor_names():
-        if family.is_derived(name, source.config):
-            continue
-        target = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if target is None:
-            raise ConvertError(f"{source.path}: no place in GGUF for the tensor {name!r} of this {family.architecture} model")
-        data = family.transform(name, source.tensor(name), source.config)
-        _add_tensor(writer, target, data, matrix_type if data.ndim > 1 else gguf.GGMLQuantizationType.F32)
-
-
-def _add_tensor(
-    writer: gguf.GGUFWriter, name: str, data: npt.NDArray[np.float32], kind: gguf.GGMLQuantizationType
-) -> None:
-    """Add float32 ``data`` as F32, F16 or BF16 (rounded to nearest even)."""
-    if kind == gguf.GGMLQuantizationType.F32:
-        writer.add_tensor(name, np.ascontiguousarray(data))
-    elif kind == gguf.GGMLQuantizationType.F16:
-        writer.add_tensor(name, data.astype(np.float16))
-    else:
-        writer.add_tensor(name, gguf.quantize(np.ascontiguousarray(data), kind), raw_dtype=kind)
-
-
-def _write(writer: gguf.GGUFWriter, output: Path) -> None:
-    """Write to a temporary file beside ``output``, sync it, and rename it."""
-    handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.", suffix=".gguf")
-    os.close(handle)
-    try:
-        writer.write_header_to_file(path=Path(name))
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        with open(name, "rb") as stream:
-            os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, output)
-    except BaseException:
-        os.unlink(name)
-        raise
+    if outtype not in OUTPUT_TYPES:
+        raise OptionError(f"outtype must be one of {', '.join(OUTPUT_TYPES)}, not {outtype!r}")
+    if blocks is None and block_size is not None:
+        raise OptionError("--block-size needs --blocks: how many memory blocks shall the model get?")
+    if blocks is not None and not 1 <= blocks <= MAX_BLOCKS:
+        raise OptionError(f"--blocks must be 1 to {MAX_BLOCKS}, not {blocks}")
+    if block_size is not None and not 1 <= block_size <= MAX_BLOCK_SIZE:
+        raise OptionError(f"--block-size must be 1 to {MAX_BLOCK_SIZE}, not {block_size}")
+    check_output(output, force)
+    checkpoint = read_adapted(folder, adapter) if adapter is not None else read_checkpoint(folder)
+    if blocks is not None:
+        checkpoint = add_memory_tokens(checkpoint, blocks, 2 if block_size is None else block_size)
+    return write_gguf(checkpoint, output, outtype, force, progress)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -120,16 +80,46 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder with config.json, *.safetensors, tokenizer.json")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="GGUF file to write")
     parser.add_argument("--outtype", choices=sorted(OUTPUT_TYPES), default="bf16", help="type of matrices (default bf16)")
+    parser.add_argument("--adapter", type=Path, metavar="DIR", help="PEFT LoRA adapter to merge into the model")
+    parser.add_argument("--blocks", type=int, metavar="K", help="give a plain model K untrained memory blocks")
+    parser.add_argument("--block-size", type=int, metavar="M", help="memory tokens per block, with --blocks (default 2)")
     parser.add_argument("--force", action="store_true", help="overwrite the output file")
     options = parser.parse_args(arguments)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        convert(options.folder, options.output, options.outtype, options.force)
-    except (ConvertError, OSError) as error:
-        print(f"to_gguf: {error}", file=sys.stderr)
-        return 1
+        with progress_bar(options.output.name) as progress:
+            notices = convert(
+                options.folder,
+                options.output,
+                options.outtype,
+                options.force,
+                adapter=options.adapter,
+                blocks=options.blocks,
+                block_size=options.block_size,
+                progress=progress,
+            )
     except KeyboardInterrupt:
-        return 130
+        return _fail("interrupted, nothing was written", 130)
+    except RimError as error:
+        return _fail(str(error), error.exit_code)
+    except OSError as error:
+        return _fail(f"{error.filename or options.output}: {error.strerror or error}", 1)
+    except MemoryError:
+        return _fail("not enough memory", 1)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    for notice in notices:
+        print(f"to_gguf: note: {notice}", file=sys.stderr)
     return 0
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"to_gguf: {' '.join(message.split())}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -1,49 +1,132 @@
-"""Byte-level BPE vocabularies: from ``tokenizer.json`` to GGUF metadata."""
+"""Vocabularies: from ``tokenizer.json`` to GGUF metadata."""
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Any
 
 import gguf
 
-from .hf_folder import ConvertError, HfFolder
+from .checkpoint import Checkpoint
+from .failure import ConvertError
+from .hf_folder import read_json_if_there
+from .pre_tokenizer import pre_tokenizer_name
+from .sentencepiece_bpe import is_sentencepiece_bpe, sentencepiece_vocabulary
+from .tokenizer_file import Tokenizer, compact
+
+_EOS_OF_LIBLLAMA = 11  # what libllama takes for the end of a byte-level BPE text where the file names none
+
+#: placeholders of rows without a token
+UNUSED_TEXT = "[PAD{}]"
 
 
-def add_vocabulary(writer: gguf.GGUFWriter, source: HfFolder, n_vocab: int) -> None:
-    """Add tokens, token types, merges and special tokens for a model of ``n_vocab`` embedding rows.
+def add_vocabulary(writer: gguf.GGUFWriter, checkpoint: Checkpoint) -> list[str]:
+    """Add tokens, token types, merges or scores, special tokens and the chat template; returns what a user should be told.
 
-    Rows without a token get a placeholder of type UNUSED. Raises ConvertError for a tokenizer that is no byte-level BPE
-    or whose pre-tokenizer libllama does not know under a name that is recognised here.
+    Rows without a token get a placeholder of type UNUSED; the memory tokens are CONTROL. Raises ConvertError for a tokenizer that libllama
+    cannot reproduce.
     """
-    tokenizer = source.tokenizer
-    model = tokenizer.get("model") or {}
-    if model.get("type") != "BPE" or not isinstance(model.get("vocab"), dict):
-        raise ConvertError(f"{source.path}/tokenizer.json holds a {model.get('type')} tokenizer; byte-level BPE can be converted")
-    texts: dict[int, str] = {index: text for text, index in model["vocab"].items()}
-    kinds = dict.fromkeys(texts, gguf.TokenType.NORMAL)
-    for added in tokenizer.get("added_tokens") or []:
-        texts[added["id"]] = added["content"]
-        kinds[added["id"]] = gguf.TokenType.CONTROL if added.get("special") else gguf.TokenType.USER_DEFINED
-    if texts and max(texts) >= n_vocab:
-        raise ConvertError(f"{source.path}: token id {max(texts)} lies outside the {n_vocab} embedding rows")
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre_tokenizer_name(tokenizer.get("pre_tokenizer"), source))
-    writer.add_token_list([texts.get(index, f"[PAD{index}]") for index in range(n_vocab)])
+    tokenizer, n_vocab = checkpoint.tokenizer, checkpoint.n_vocab
+    notices = _check(tokenizer, n_vocab)
+    texts = _texts(tokenizer, n_vocab)
+    kinds = _kinds(tokenizer, checkpoint)
+    special = _special(checkpoint)
+    if is_sentencepiece_bpe(tokenizer):
+        pieces = sentencepiece_vocabulary(tokenizer, n_vocab)
+        writer.add_tokenizer_model(pieces.model)
+        writer.add_tokenizer_pre(pieces.pre)
+        kinds.update(pieces.kinds)
+        texts = {**texts, **{index: text for index, text in pieces.texts.items() if index < n_vocab}}
+        if pieces.scores is not None:
+            special.merges = []
+    else:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(pre_tokenizer_name(tokenizer))
+        pieces = None
+        if "eos" not in special.special_token_ids and n_vocab > _EOS_OF_LIBLLAMA:
+            notices.append(f"the model names no end-of-text token: llama.cpp will take token {_EOS_OF_LIBLLAMA} for it")
+    tokens = [texts.get(index, UNUSED_TEXT.format(index)) for index in range(n_vocab)]
+    if len(set(tokens)) < n_vocab:
+        raise ConvertError(f"{tokenizer.folder}/tokenizer.json has two tokens of the same text, which libllama refuses")
+    writer.add_token_list(tokens)
+    if pieces is not None and pieces.scores is not None:
+        writer.add_token_scores([pieces.scores.get(index, -1e6) for index in range(n_vocab)])
     writer.add_token_types([kinds.get(index, gguf.TokenType.UNUSED) for index in range(n_vocab)])
-    gguf.SpecialVocab(source.path, load_merges=True, n_vocab=n_vocab).add_to_gguf(writer, quiet=True)
+    special.add_to_gguf(writer, quiet=True)
+    if pieces is not None:
+        writer.add_add_space_prefix(pieces.space_prefix)
+        notices += pieces.notices
+    return notices
 
 
-def pre_tokenizer_name(pre_tokenizer: dict[str, Any] | None, source: HfFolder) -> str:
-    """libllama's name for a pre-tokenizer of ``tokenizer.json``."""
-    parts = (pre_tokenizer or {}).get("pretokenizers") or [pre_tokenizer or {}]
-    kinds = [part.get("type") for part in parts]
-    regex = "".join(str((part.get("pattern") or {}).get("Regex", "")) for part in parts)
-    if kinds == ["Digits", "ByteLevel"] and parts[0].get("individual_digits"):
-        return "smollm"
-    if kinds == ["ByteLevel"] and parts[0].get("use_regex", True):
-        return "gpt-2"
-    if kinds == ["Split", "ByteLevel"] and r"\p{N}{1,3}" in regex:
-        return "llama-bpe"
-    if kinds == ["Split", "ByteLevel"] and r"|\p{N}|" in regex:
-        return "qwen2"
-    raise ConvertError(f"{source.path}/tokenizer.json has a pre-tokenizer ({kinds}) that has no known name in libllama")
+def _check(tokenizer: Tokenizer, n_vocab: int) -> list[str]:
+    """Raise ConvertError for what libllama cannot do; returns notices about the rest."""
+    where = f"{tokenizer.folder}/tokenizer.json"
+    model = tokenizer.parsed.get("model") or {}
+    if model.get("type") != "BPE" or not tokenizer.vocabulary:
+        raise ConvertError(f"{where} holds a {model.get('type')} tokenizer; only BPE can be converted")
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(key):
+            raise ConvertError(f"{where} has {key} {model[key]!r}, which libllama does not know")
+    if max(tokenizer.vocabulary.values()) >= n_vocab:
+        raise ConvertError(f"{where} has the token {max(tokenizer.vocabulary.values())}, outside the {n_vocab} embedding rows")
+    notices = []
+    if beyond := sorted(token["content"] for index, token in tokenizer.added.items() if index >= n_vocab):
+        notices.append(f"tokens without an embedding row are left out: {', '.join(beyond[:3])}" + (", ..." if len(beyond) > 3 else ""))
+    if not is_sentencepiece_bpe(tokenizer):
+        normalizer = tokenizer.parsed.get("normalizer")
+        steps = (normalizer or {}).get("normalizers", [normalizer]) if normalizer else []
+        if other := [step for step in steps if (step or {}).get("type") != "NFC"]:
+            raise ConvertError(f"{where} normalizes text in a way that libllama does not know: {compact(other[0])}")
+        if steps:
+            notices.append("the tokenizer composes Unicode (NFC) first and llama.cpp does not: decomposed text gives other tokens")
+    if stripping := [t["content"] for i, t in sorted(tokenizer.added.items()) if (t.get("lstrip") or t.get("rstrip")) and i < n_vocab]:
+        notices.append(f"llama.cpp does not strip the spaces around {stripping[0]!r} as the tokenizer does")
+    return notices
+
+
+def _texts(tokenizer: Tokenizer, n_vocab: int) -> dict[int, str]:
+    texts = {index: text for text, index in tokenizer.vocabulary.items()}
+    texts.update({index: token["content"] for index, token in tokenizer.added.items() if index < n_vocab})
+    return texts
+
+
+def _kinds(tokenizer: Tokenizer, checkpoint: Checkpoint) -> dict[int, gguf.TokenType]:
+    kinds = dict.fromkeys(tokenizer.vocabulary.values(), gguf.TokenType.NORMAL)
+    for index, token in tokenizer.added.items():
+        kinds[index] = gguf.TokenType.CONTROL if token.get("special") else gguf.TokenType.USER_DEFINED
+    if checkpoint.spec is not None:
+        kinds.update(dict.fromkeys(checkpoint.spec.memory_ids, gguf.TokenType.CONTROL))
+    return kinds
+
+
+def _special(checkpoint: Checkpoint) -> gguf.SpecialVocab:
+    """Special tokens, merges and the chat template: the tokenizer's folder first, then the model's."""
+    folders = [checkpoint.tokenizer.folder, checkpoint.folder]
+    special, model = (_read_special(folder, checkpoint) for folder in folders)
+    for kind, index in model.special_token_ids.items():
+        special.special_token_ids.setdefault(kind, index)
+    stated = checkpoint.config.get("eos_token_id") or read_json_if_there(checkpoint.folder / "generation_config.json").get("eos_token_id")
+    ends = [index for index in (stated if isinstance(stated, list) else [stated]) if type(index) is int]
+    if ends and 0 <= ends[0] < checkpoint.n_vocab:
+        special.special_token_ids.setdefault("eos", ends[0])
+    special.add_special_token.setdefault("bos", False)
+    template: Any = special.chat_template if special.chat_template is not None else model.chat_template
+    if isinstance(template, list):  # one file holds one template here: several would be written in no fixed order
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template = named.get("default", next(iter(named.values()), None))
+    special.chat_template = template if isinstance(template, str) else None
+    return special
+
+
+def _read_special(folder: Path, checkpoint: Checkpoint) -> gguf.SpecialVocab:
+    logger = logging.getLogger("gguf.vocab")
+    before = logger.level
+    logger.setLevel(logging.ERROR)  # it warns about ids outside the vocabulary, which are skipped
+    try:
+        return gguf.SpecialVocab(folder, load_merges=True, n_vocab=checkpoint.n_vocab)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ConvertError(f"{folder}: the tokenizer's files are damaged ({error})") from None
+    finally:
+        logger.setLevel(before)

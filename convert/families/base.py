@@ -2,51 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import gguf
 
-from ..hf_folder import ConvertError, FloatArray
+from ..lazy_tensor import LazyTensor
+from .config import Config
 
-Config = dict[str, Any]
+Shapes = dict[str, tuple[int, ...]]
 
 
-class Family(Protocol):
-    """Maps one ``model_type`` of transformers to one architecture of GGUF."""
+class Family:
+    """Maps one kind of model of transformers to one architecture of GGUF.
 
-    architecture: str
+    Tensor names are those of the model with its language-model head (``model.embed_tokens.weight``, ``lm_head.weight``);
+    :meth:`canonical` brings other spellings there.
 
-    def n_layers(self, config: Config) -> int: ...
+    Attributes:
+        architecture: GGUF's name of it.
+        embedding, head: names of the token embedding and of the output head.
+        tied: whether transformers ties the two where ``config.json`` does not say.
+        transposed: whether matrices lie as ``[in, out]`` in the checkpoint (Conv1D).
+    """
 
-    def vocab_size(self, config: Config) -> int: ...
+    architecture: ClassVar[str]
+    embedding: ClassVar[str] = "model.embed_tokens.weight"
+    head: ClassVar[str] = "lm_head.weight"
+    tied: ClassVar[bool] = False
+    transposed: ClassVar[bool] = False
 
-    def width(self, config: Config) -> int: ...
+    def text_config(self, config: Config) -> Config:
+        """The part of ``config.json`` that describes the language model."""
+        return config
 
-    def add_hyperparameters(self, writer: gguf.GGUFWriter, config: Config) -> None:
+    def canonical(self, name: str) -> str | None:
+        """The name used here for a checkpoint's tensor; None for one that is left out (buffers, other modalities)."""
+        raise NotImplementedError
+
+    def is_tied(self, config: Config) -> bool:
+        """Whether the output head is the token embedding."""
+        stated: Any = config.get("tie_word_embeddings")
+        return self.tied if stated is None else bool(stated)
+
+    def n_layers(self, config: Config) -> int:
+        raise NotImplementedError
+
+    def width(self, config: Config) -> int:
+        """Width of the hidden states."""
+        raise NotImplementedError
+
+    def shapes(self, config: Config) -> Shapes:
+        """Every tensor that a checkpoint must hold, but the embedding and the head, with its shape."""
+        raise NotImplementedError
+
+    def check(self, config: Config) -> None:
+        """Raise ConvertError, by name, where libllama would compute something else than transformers."""
+        raise NotImplementedError
+
+    def add_hyperparameters(self, writer: gguf.GGUFWriter, config: Config, n_vocab: int) -> None:
         """Add the keys ``<architecture>.*``."""
-        ...
+        raise NotImplementedError
 
-    def is_derived(self, name: str, config: Config) -> bool:
-        """Whether libllama derives this tensor from others, so that it is left out."""
-        ...
-
-    def transform(self, name: str, data: FloatArray, config: Config) -> FloatArray:
+    def transform(self, tensor: LazyTensor, config: Config) -> LazyTensor:
         """A tensor in the layout that libllama expects."""
-        ...
+        return tensor
 
-
-def number(config: Config, key: str, default: int | float | None = None) -> int | float:
-    """A number of ``config.json``. Raises ConvertError where it is missing or no number."""
-    value = config.get(key)
-    value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConvertError(f"config.json needs the number {key!r}, it has {value!r}")
-    return value
-
-
-def integer(config: Config, key: str, default: int | None = None) -> int:
-    """A positive whole number of ``config.json``. Raises ConvertError where it is missing or something else."""
-    value = number(config, key, default)
-    if not isinstance(value, int) or value < 1:
-        raise ConvertError(f"config.json needs a positive whole number {key!r}, it has {value!r}")
-    return value
+    def extra_tensors(self, config: Config) -> list[LazyTensor]:
+        """Tensors that the checkpoint does not hold, under their GGUF names."""
+        return []

@@ -1,57 +1,60 @@
-"""Llama (and SmolLM, TinyLlama, ... under ``model_type: llama``)."""
+"""Llama (Llama-3.2, SmolLM2, TinyLlama, ... under ``model_type: llama``)."""
 
 from __future__ import annotations
 
-import gguf
+import math
+from typing import ClassVar
 
-from ..hf_folder import ConvertError, FloatArray
-from .base import Config, integer, number
+import numpy as np
+
+from ..lazy_tensor import FloatArray, LazyTensor, in_memory
+from .base import Shapes
+from .config import Config, integer, number
+from .decoder import Decoder
 
 
-class Llama:
+class Llama(Decoder):
     """Rotary pairs are neighbours in GGUF and halves in transformers, so rows of q and k are reordered."""
 
     architecture = "llama"
+    rope_types: ClassVar[tuple[str, ...]] = ("default", "linear", "llama3", "yarn")
 
-    def n_layers(self, config: Config) -> int:
-        return integer(config, "num_hidden_layers")
+    def layer_shapes(self, config: Config) -> Shapes:
+        shapes = super().layer_shapes(config)
+        width, wide = self.width(config), integer(config, "intermediate_size")
+        if config.get("attention_bias"):
+            shapes |= {**self.attention_biases(config), "self_attn.o_proj.bias": (width,)}
+        if config.get("mlp_bias"):
+            shapes |= {"mlp.gate_proj.bias": (wide,), "mlp.up_proj.bias": (wide,), "mlp.down_proj.bias": (width,)}
+        return shapes
 
-    def vocab_size(self, config: Config) -> int:
-        return integer(config, "vocab_size")
+    def transform(self, tensor: LazyTensor, config: Config) -> LazyTensor:
+        n_head, n_kv, _ = self.n_heads(config)
+        if tensor.name.endswith(("q_proj.weight", "q_proj.bias")):
+            return tensor.map_whole(lambda data: to_neighbours(data, n_head))
+        if tensor.name.endswith(("k_proj.weight", "k_proj.bias")):
+            return tensor.map_whole(lambda data: to_neighbours(data, n_kv))
+        return tensor
 
-    def width(self, config: Config) -> int:
-        return integer(config, "hidden_size")
+    def extra_tensors(self, config: Config) -> list[LazyTensor]:
+        if self.rope(config)["rope_type"] != "llama3":
+            return []
+        return [in_memory("rope_freqs.weight", self._frequency_factors(config))]
 
-    def add_hyperparameters(self, writer: gguf.GGUFWriter, config: Config) -> None:
-        n_head = integer(config, "num_attention_heads")
-        head_dim = integer(config, "head_dim", self.width(config) // n_head)
-        if config.get("rope_scaling"):
-            raise ConvertError("config.json has rope_scaling, which is not converted yet for llama")
-        rope = config.get("rope_parameters") or config
-        writer.add_vocab_size(self.vocab_size(config))
-        writer.add_context_length(integer(config, "max_position_embeddings"))
-        writer.add_embedding_length(self.width(config))
-        writer.add_block_count(self.n_layers(config))
-        writer.add_feed_forward_length(integer(config, "intermediate_size"))
-        writer.add_head_count(n_head)
-        writer.add_head_count_kv(integer(config, "num_key_value_heads", n_head))
-        writer.add_key_length(head_dim)
-        writer.add_value_length(head_dim)
-        writer.add_rope_dimension_count(head_dim)
-        writer.add_rope_freq_base(float(number(rope, "rope_theta", 10000.0)))
-        writer.add_layer_norm_rms_eps(float(number(config, "rms_norm_eps")))
+    def _frequency_factors(self, config: Config) -> FloatArray:
+        """Divisors of the rotary frequencies, ``[head_dim / 2] float32``.
 
-    def is_derived(self, name: str, config: Config) -> bool:
-        tied = bool(config.get("tie_word_embeddings", False))
-        return name.endswith("rotary_emb.inv_freq") or (tied and name == "lm_head.weight")
-
-    def transform(self, name: str, data: FloatArray, config: Config) -> FloatArray:
-        n_head = integer(config, "num_attention_heads")
-        if name.endswith(("q_proj.weight", "q_proj.bias")):
-            return to_neighbours(data, n_head)
-        if name.endswith(("k_proj.weight", "k_proj.bias")):
-            return to_neighbours(data, integer(config, "num_key_value_heads", n_head))
-        return data
+        Llama 3.1's rule: long waves are slowed by ``factor``, short ones stay, those between are blended
+        (transformers ``_compute_llama3_parameters``).
+        """
+        rope = self.rope(config)
+        head = self.n_heads(config)[2]
+        factor, low, high = (float(number(rope, key)) for key in ("factor", "low_freq_factor", "high_freq_factor"))
+        context = integer(rope, "original_max_position_embeddings")
+        frequencies = float(number(rope, "rope_theta")) ** -(np.arange(0, head, 2, dtype=np.float64) / head)
+        turns = context * frequencies / (2 * math.pi)  # how often each wave turns within the original context
+        blend = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        return (1.0 / ((1.0 - blend) / factor + blend)).astype(np.float32)
 
 
 def to_neighbours(data: FloatArray, n_head: int) -> FloatArray:
