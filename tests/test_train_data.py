@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from train.data import draw, generate, main, split_of
+from train.kinds import KINDS, problem
 from train.lexicon import words
-from train.problems import KINDS, MAX_VALUE, Operation, Ref, canonical, evaluate, problem
+from train.problems import MAX_VALUE, Operation, Ref, canonical, evaluate
 
 ROOT = Path(__file__).parents[1]
 STEPS = (1, 2, 3, 4, 5)

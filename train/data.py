@@ -18,7 +18,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from train.problems import MAX_VALUE, Problem, problem
+from train.kinds import problem
+from train.problems import MAX_VALUE, Problem
 
 SPLITS = ("train", "test")
 TEST_SHARE = 16  # one of TEST_SHARE canonical forms is a test problem
@@ -30,9 +31,7 @@ def split_of(canonical: str) -> str:
     return "test" if int.from_bytes(digest[:8], "little") % TEST_SHARE == 0 else "train"
 
 
-def draw(
-    rng: random.Random, split: str, n_steps: int, max_value: int = MAX_VALUE, kind: str | None = None
-) -> Problem:
+def draw(rng: random.Random, split: str, n_steps: int, max_value: int = MAX_VALUE, kind: str | None = None) -> Problem:
     """A random problem of ``split`` with exactly ``n_steps`` steps, of a given kind or of any."""
     while True:
         made = problem(rng, n_steps, max_value, kind)

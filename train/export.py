@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m train.export",
         description="Export a checkpoint of train.run as a Hugging Face folder.",
-        epilog="example: python -m train.export runs/rim-tiny -o runs/rim-tiny/hf --probe runs/rim-tiny/probe.safetensors",
+        epilog="example: python -m train.export runs/tiny -o runs/tiny/hf --probe runs/tiny/probe.safetensors",
     )
     parser.add_argument("checkpoint", type=Path, help="a run's folder, or its checkpoint.pt")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write")

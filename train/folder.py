@@ -27,7 +27,9 @@ def rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.to(torch.bfloat16).float() for name, value in state.items()}
 
 
-def write_folder(folder: Path, config: ModelConfig, state: dict[str, Tensor], tokenizer_json: str, spec: RimSpec) -> None:
+def write_folder(
+    folder: Path, config: ModelConfig, state: dict[str, Tensor], tokenizer_json: str, spec: RimSpec
+) -> None:
     """Write config.json, model.safetensors, tokenizer files, generation_config.json, rim_config.json and any probe.
 
     ``state`` has the parameter names of ``train.model.Llama``. Raises ValueError for weights that BF16 cannot hold
@@ -40,7 +42,10 @@ def write_folder(folder: Path, config: ModelConfig, state: dict[str, Tensor], to
     tensors = {f"model.{name}": value.to(torch.bfloat16).contiguous() for name, value in state.items()}
     _write(folder / "model.safetensors", safetensors.torch.save(tensors, metadata={"format": "pt"}))
     _write_json(folder / "config.json", llama_config(config))
-    _write_json(folder / "generation_config.json", {"do_sample": False, "eos_token_id": END_OF_TEXT_ID, "pad_token_id": END_OF_TEXT_ID})
+    _write_json(
+        folder / "generation_config.json",
+        {"do_sample": False, "eos_token_id": END_OF_TEXT_ID, "pad_token_id": END_OF_TEXT_ID},
+    )
     _write(folder / "tokenizer.json", tokenizer_json.encode())
     _write_json(
         folder / "tokenizer_config.json",
@@ -60,7 +65,10 @@ def write_folder(folder: Path, config: ModelConfig, state: dict[str, Tensor], to
     if spec.probe_weight is None or spec.probe_bias is None:
         probe_file.unlink(missing_ok=True)
     else:
-        probe = {"weight": torch.from_numpy(np.array(spec.probe_weight)), "bias": torch.from_numpy(np.array(spec.probe_bias))}
+        probe = {
+            "weight": torch.from_numpy(np.array(spec.probe_weight)),
+            "bias": torch.from_numpy(np.array(spec.probe_bias)),
+        }
         _write(probe_file, safetensors.torch.save(probe))
 
 

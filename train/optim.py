@@ -64,7 +64,9 @@ class Optimizer:
         if n_workers > 1:
             flat = torch.cat([update.flatten() for update in updates])
             dist.all_reduce(flat)
-            updates = [part.view_as(u) for part, u in zip(flat.split([u.numel() for u in updates]), updates, strict=True)]
+            updates = [
+                part.view_as(u) for part, u in zip(flat.split([u.numel() for u in updates]), updates, strict=True)
+            ]
         for stack, update in zip(self.stacks, updates, strict=True):
             rows, columns = stack[0].shape
             lr = self.muon_lr * scale

@@ -1,4 +1,4 @@
-"""Restore the Hugging Face folder from a BF16 GGUF of this recipe (Llama shape, the vocabulary of ``train/tokenizer.py``).
+"""Restore the Hugging Face folder from a BF16 GGUF that this recipe made.
 
     python -m train.restore rim-tiny.gguf -o DIR
 

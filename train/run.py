@@ -167,7 +167,9 @@ class Run:
     def _load(self) -> None:
         saved = torch.load(self.folder / "checkpoint.pt", weights_only=True)
         if saved["config"] != self.config.as_dict() or saved["tokenizer"] != self.vocabulary.tokenizer_json:
-            raise ValueError(f"{self.folder}/checkpoint.pt holds a model of another shape or vocabulary: use a new folder")
+            raise ValueError(
+                f"{self.folder}/checkpoint.pt holds a model of another shape or vocabulary: use a new folder"
+            )
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.average = saved["average"]
@@ -176,7 +178,9 @@ class Run:
 
     def log(self, **fields: Any) -> None:
         if self.rank == 0:
-            line = json.dumps({"step": self.step, "samples": self.samples, "elapsed_s": round(self.elapsed_s, 1), **fields})
+            line = json.dumps(
+                {"step": self.step, "samples": self.samples, "elapsed_s": round(self.elapsed_s, 1), **fields}
+            )
             with open(self.folder / "log.jsonl", "a") as stream:
                 stream.write(line + "\n")
             print(line, flush=True)
@@ -294,7 +298,7 @@ def work(rank: int, options: Options, store_path: str) -> None:
 def parse(arguments: list[str] | None) -> Options:
     parser = argparse.ArgumentParser(
         prog="python -m train.run",
-        description="Train a RiM model from scratch: grounding, then refinement. Continues a run that has a checkpoint.",
+        description="Train a RiM model from scratch: grounding, then refinement. Continues from a checkpoint.",
         epilog="example: python -m train.run -o runs/rim-tiny --minutes 100",
     )
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder of the run")

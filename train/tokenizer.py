@@ -4,9 +4,9 @@ The kind is GPT-2's byte-level BPE with SmolLM's pre-tokenizer (digits one by on
 ``tokenizer.json`` and libllama from a GGUF (``tokenizer.ggml.model = gpt2``, ``tokenizer.ggml.pre = smollm``).
 
 Two vocabulary forms exist for a word: bare (``Tom``, which opens a text) and with its leading space (``ĠTom``). First
-the merges that build the bare words are learnt by BPE over the word list alone; then, ranked behind all of them, comes one merge
-``Ġ`` + word for each word. So no intermediate piece ever starts with a space, and the rule for a closed vocabulary is
-exact: a word is known if and only if ``" " + word`` is one token.
+the merges that build the bare words are learnt by BPE over the word list alone; then, ranked behind all of them, comes
+one merge ``Ġ`` + word for each word. So no intermediate piece ever starts with a space, and the rule for a closed
+vocabulary is exact: a word is known if and only if ``" " + word`` is one token.
 """
 
 from __future__ import annotations

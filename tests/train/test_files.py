@@ -140,7 +140,13 @@ def test_an_existing_file_is_kept_and_bad_folders_are_one_line(
 
 
 def test_converter_runs_as_a_file(checkpoint: Path, gguf_file: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "convert" / "to_gguf.py"), str(checkpoint / "hf"), "-o", str(tmp_path / "m.gguf")]
+    command = [
+        sys.executable,
+        str(ROOT / "convert" / "to_gguf.py"),
+        str(checkpoint / "hf"),
+        "-o",
+        str(tmp_path / "m.gguf"),
+    ]
     subprocess.run(command, cwd=tmp_path, check=True)
     assert (tmp_path / "m.gguf").read_bytes() == gguf_file.read_bytes()
 
@@ -156,7 +162,9 @@ def test_interrupt_writes_a_checkpoint_from_which_the_run_goes_on(tmp_path: Path
     first = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert first["samples"] > 0
 
-    subprocess.run([*command, "--minutes", str(first["elapsed_s"] / 60 + 0.05)], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        [*command, "--minutes", str(first["elapsed_s"] / 60 + 0.05)], cwd=ROOT, check=True, capture_output=True
+    )
     second = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert second["samples"] > first["samples"]
     assert second["stage"] == 2

@@ -1,0 +1,417 @@
+"""The kinds of word problems: the English sentences that state quantities and operations.
+
+About two thirds of the problems bind late: their facts come shuffled or interleaved and with distractors, and only the
+question at the end decides which quantity is asked. Standard library only.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from train.lexicon import COLOURS, CONTAINERS, FEMALE, ITEMS, MALE, NAMES
+from train.problems import MAX_VALUE, Draw, Operand, Problem, Rejected
+
+
+@dataclass(frozen=True)
+class Domain:
+    """How a web of relations speaks: each field builds a sentence (or the question) from names and numbers."""
+
+    entities: Callable[[random.Random], list[str]]
+    base: str
+    more: str
+    fewer: str
+    times: str
+    half: str | None
+    asks: tuple[str, ...]
+    total: tuple[str, ...]
+    difference: str | None
+    both: str | None
+
+
+TIMES_WORDS = {2: ("twice", "2 times"), 3: ("3 times",), 4: ("4 times",), 5: ("5 times",)}
+
+
+def _people(rng: random.Random) -> list[str]:
+    return rng.sample(NAMES, 8)
+
+
+def _coloured(rng: random.Random) -> list[str]:
+    container = rng.choice(CONTAINERS)[0]
+    return [f"the {colour} {container}" for colour in rng.sample(COLOURS, 8)]
+
+
+def _having(owner: Callable[[random.Random], list[str]], verb: str, plain: str) -> Domain:
+    return Domain(
+        entities=owner,
+        base=f"{{a}} {verb} {{n}} {{items}}.",
+        more=f"{{a}} {verb} {{n}} more {{items}} than {{b}}.",
+        fewer=f"{{a}} {verb} {{n}} fewer {{items}} than {{b}}.",
+        times=f"{{a}} {verb} {{n}} as many {{items}} as {{b}}.",
+        half=f"{{a}} {verb} half as many {{items}} as {{b}}.",
+        asks=(f"How many {{items}} does {{a}} {plain}?",),
+        total=(
+            f"How many {{items}} do {{a}} and {{b}} {plain} together?",
+            f"How many {{items}} do {{a}} and {{b}} {plain} in all?",
+        ),
+        difference=f"How many more {{items}} does {{a}} {plain} than {{b}}?",
+        both=f"{{a}} {verb} as many {{items}} as {{b}} and {{c}} together.",
+    )
+
+
+DOMAINS: tuple[Domain, ...] = (
+    _having(_people, "has", "have"),
+    _having(_people, "has", "have"),
+    _having(_people, "owns", "own"),
+    _having(_people, "collects", "collect"),
+    _having(_coloured, "holds", "hold"),
+    _having(_coloured, "has", "have"),
+    Domain(
+        entities=_people,
+        base="{a} is {n} years old.",
+        more="{a} is {n} years older than {b}.",
+        fewer="{a} is {n} years younger than {b}.",
+        times="{a} is {n} as old as {b}.",
+        half="{a} is half as old as {b}.",
+        asks=("How old is {a}?",),
+        total=("How old are {a} and {b} together?",),
+        difference="How many years older is {a} than {b}?",
+        both="{a} is as old as {b} and {c} together.",
+    ),
+    Domain(
+        entities=_people,
+        base="{a} walks {n} kilometers.",
+        more="{a} walks {n} kilometers more than {b}.",
+        fewer="{a} walks {n} kilometers less than {b}.",
+        times="{a} walks {n} as far as {b}.",
+        half="{a} walks half as far as {b}.",
+        asks=("How many kilometers does {a} walk?", "How far does {a} walk?"),
+        total=("How many kilometers do {a} and {b} walk together?",),
+        difference="How many kilometers more does {a} walk than {b}?",
+        both=None,
+    ),
+)
+
+
+def _sentence(template: str, **fields: str | int) -> str:
+    text = template.format(**fields)
+    return text[0].upper() + text[1:]
+
+
+def relations(rng: random.Random, n_steps: int, max_value: int, shuffled: bool = True) -> Problem:
+    """A web of relations between people or boxes; the question decides what is asked."""
+    draw = Draw(rng, max_value)
+    domain = rng.choice(DOMAINS)
+    names = domain.entities(rng)
+    items = rng.choice(ITEMS)[1]
+    ending = "plain"
+    if n_steps >= 2 and rng.random() < 0.4:
+        ending = "total" if domain.difference is None or rng.random() < 0.6 else "difference"
+
+    known: list[tuple[str, Operand]] = []
+    facts: list[str] = []
+
+    def relate(previous: tuple[str, Operand], record: Draw) -> tuple[str, Operand]:
+        """One more entity, related to ``previous``; its operation goes to ``record``."""
+        name = names.pop()
+        b, source = previous
+        choices = ["more", "fewer", "times", "half"] + (["both"] if domain.both and len(known) >= 2 else [])
+        kind = rng.choices(choices, [3, 3, 3, 2, 2][: len(choices)])[0]
+        if kind == "both":
+            c, second = rng.choice([entry for entry in known if entry[0] != b])
+            facts.append(_sentence(domain.both or "", a=name, b=b, c=c, items=items))
+            return name, record.apply("+", source, second)
+        if kind == "half" and domain.half and record.value(source) % 2 == 0:
+            facts.append(_sentence(domain.half, a=name, b=b, items=items))
+            return name, record.apply("/", source, 2)
+        if kind == "times":
+            factor = rng.randint(2, min(5, max(2, max_value // record.value(source))))
+            facts.append(_sentence(domain.times, a=name, b=b, items=items, n=rng.choice(TIMES_WORDS[factor])))
+            return name, record.apply("*", source, factor)
+        more = kind == "more" or record.value(source) < 4
+        number = record.number() if more else record.below(source)
+        facts.append(_sentence(domain.more if more else domain.fewer, a=name, b=b, items=items, n=number))
+        return name, record.apply("+" if more else "-", source, number)
+
+    start = rng.randint(2, 20)
+    known.append((names.pop(), start))
+    facts.append(_sentence(domain.base, a=known[0][0], items=items, n=start))
+    for _ in range(n_steps - (ending != "plain")):
+        known.append(relate(known[-1], draw))
+
+    last, earlier = known[-1], known[rng.randrange(len(known) - 1)]
+    if ending == "total":
+        draw.apply("+", last[1], earlier[1])
+        first, second = (last, earlier) if rng.random() < 0.5 else (earlier, last)
+        question = rng.choice(domain.total).format(a=first[0], b=second[0], items=items)
+    elif ending == "difference":
+        if draw.value(last[1]) < draw.value(earlier[1]):
+            last, earlier = earlier, last
+        stated = [draw.value(operand) for operand in (draw.operations[-1].left, draw.operations[-1].right)]
+        if draw.value(draw.apply("-", last[1], earlier[1])) in stated:
+            raise Rejected
+        question = (domain.difference or "").format(a=last[0], b=earlier[0], items=items)
+    else:
+        question = rng.choice(domain.asks).format(a=last[0], items=items)
+
+    side = draw.copy()
+    for _ in range(rng.choices((0, 1, 2), (4, 4, 2 if n_steps < 4 else 0))[0] if shuffled else 0):
+        known.append(relate(rng.choice(known), side))
+    if shuffled:
+        rng.shuffle(facts)
+    return _finish(draw, " ".join(facts) + " " + question, "relations" if shuffled else "relations-in-order")
+
+
+GAINS = (
+    "{a} buys {n} {more}{items}.",
+    "{a} finds {n} {more}{items}.",
+    "{a} gets {n} {more}{items} from {x}.",
+    "{x} gives {a} {n} {items}.",
+)
+LOSSES = (
+    "{a} loses {n} {items}.",
+    "{a} sells {n} {items}.",
+    "{a} gives {n} {items} to {x}.",
+    "{a} gives {x} {n} {items}.",
+    "{a} gives away {n} {items}.",
+)
+
+
+class Thread:
+    """One person's running quantity in a story, told event by event."""
+
+    def __init__(self, rng: random.Random, draw: Draw, name: str, items: str, others: list[str]) -> None:
+        self.rng, self.draw, self.name, self.items, self.others = rng, draw, name, items, others
+        self.pronoun = "he" if name in MALE else "she" if name in FEMALE else name
+        self.quantity: Operand = rng.randint(3, 20)
+
+    def opening(self) -> str:
+        return f"{self.name} has {self.draw.value(self.quantity)} {self.items}."
+
+    def boxes(self) -> str:
+        """An opening that is itself a step: some containers with as many things each."""
+        count, each = self.draw.number(2, 9), self.draw.number(2, 12)
+        self.quantity = self.draw.apply("*", count, each)
+        return f"{self.name} has {count} {self.rng.choice(CONTAINERS)[1]} with {each} {self.items} each."
+
+    def event(self, steps_left: int, pronoun: bool) -> tuple[str, int]:
+        """One event: its sentence and how many steps it took."""
+        rng, draw = self.rng, self.draw
+        subject = self.pronoun if pronoun else self.name
+        other = rng.choice(self.others)
+        roll = rng.random()
+        if roll < 0.12 and steps_left >= 2:
+            count, each = draw.number(2, 6), draw.number(2, 9)
+            bought = draw.apply("*", count, each)
+            self.quantity = draw.apply("+", self.quantity, bought)
+            return _sentence(f"{subject} buys {count} {rng.choice(CONTAINERS)[1]} with {each} {self.items} each."), 2
+        if roll < 0.25 and draw.value(self.quantity) % 2 == 0:
+            self.quantity = draw.apply("/", self.quantity, 2)
+            return _sentence(f"{subject} gives half of the {self.items} to {other}."), 1
+        gains = roll < 0.6 or draw.value(self.quantity) < 4
+        number = draw.number() if gains else draw.below(self.quantity)
+        self.quantity = draw.apply("+" if gains else "-", self.quantity, number)
+        template = rng.choice((GAINS[:3] if pronoun else GAINS) if gains else LOSSES)
+        more = "more " if rng.random() < 0.5 else ""
+        if template.startswith("{x}"):
+            subject = self.name
+        text = template.format(a=subject, x=other, n=number, items=self.items, more=more)
+        return _sentence(("then " if rng.random() < 0.2 else "") + text), 1
+
+    def question(self) -> str:
+        ending = self.rng.choice(("have now", "have left", "have in the end", "have"))
+        return f"How many {self.items} does {self.name} {ending}?"
+
+    def sharing(self) -> tuple[str, str]:
+        """A last step that shares the quantity out equally: fact and question."""
+        value = self.draw.value(self.quantity)
+        friends = self.rng.choice([n for n in range(2, 10) if value % n == 0 and value // n > 1] or [0])
+        if not friends:
+            raise Rejected
+        self.draw.apply("/", self.quantity, friends)
+        if self.rng.random() < 0.5:
+            return (
+                f"{self.name} shares the {self.items} equally among {friends} friends.",
+                f"How many {self.items} does each friend get?",
+            )
+        jars = self.rng.choice(CONTAINERS)
+        return (
+            f"{self.name} puts the {self.items} equally into {friends} {jars[1]}.",
+            f"How many {self.items} are in each {jars[0]}?",
+        )
+
+
+def story(rng: random.Random, n_steps: int, max_value: int, second: bool = False) -> Problem:
+    """Events in the order of time; with ``second``, another person's events are told in between."""
+    draw = Draw(rng, max_value)
+    names = rng.sample(NAMES, 5)
+    items = rng.choice(ITEMS)[1]
+    main = Thread(rng, draw, names.pop(), items, names[:2])
+    facts: list[str] = []
+    left = n_steps
+    if left >= 2 and rng.random() < 0.25:
+        facts.append(main.boxes())
+        left -= 1
+    else:
+        facts.append(main.opening())
+    sharing = left >= 2 and rng.random() < 0.2
+    pronoun = not second and rng.random() < 0.5
+    while left - sharing > 0:
+        text, used = main.event(left - sharing, pronoun)
+        facts.append(text)
+        left -= used
+    if sharing:
+        fact, question = main.sharing()
+        facts.append(fact)
+    else:
+        question = main.question()
+    if second:
+        side = Draw(rng, max_value)
+        same_items = rng.random() < 0.5
+        other = Thread(rng, side, names.pop(), items if same_items else rng.choice(ITEMS)[1], names[:2])
+        told = [other.opening()] + [other.event(1, False)[0] for _ in range(rng.randint(0, 2))]
+        facts = _interleave(rng, facts, told)
+    return _finish(draw, " ".join([*facts, question]), "two-stories" if second else "story")
+
+
+def _interleave(rng: random.Random, first: list[str], second: list[str]) -> list[str]:
+    """Both lists in one, each in its own order."""
+    places = [0] * len(first) + [1] * len(second)
+    rng.shuffle(places)
+    sources = (iter(first), iter(second))
+    return [next(sources[place]) for place in places]
+
+
+def _article(noun: str) -> str:
+    return ("an " if noun[0] in "aeiou" else "a ") + noun
+
+
+def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
+    """Prices, some stated by relation, in any order; then what somebody buys and is asked for."""
+    draw = Draw(rng, max_value)
+    goods = rng.sample(ITEMS, 6)
+    name = rng.choice(NAMES)
+    pronoun = rng.choice((name, "he" if name in MALE else "she"))
+    left_question = n_steps >= 2 and rng.random() < 0.4
+    two = n_steps - left_question >= 3 and rng.random() < 0.5
+    n_relations = n_steps - left_question - (3 if two else 1)
+
+    price: list[tuple[tuple[str, str], Operand]] = []
+    facts: list[str] = []
+
+    def relate(previous: tuple[tuple[str, str], Operand], record: Draw) -> None:
+        item = goods.pop()
+        a, b = _article(item[0]), _article(previous[0][0])
+        kind = rng.choice(("more", "less", "times"))
+        if kind == "times":
+            factor = rng.randint(2, 4)
+            facts.append(_sentence("{a} costs {n} as much as {b}.", a=a, n=rng.choice(TIMES_WORDS[factor]), b=b))
+            price.append((item, record.apply("*", previous[1], factor)))
+            return
+        if record.value(previous[1]) < 4:
+            kind = "more"
+        number = draw.number(2, 12) if kind == "more" else record.below(previous[1], 12)
+        facts.append(_sentence("{a} costs {n} dollars {kind} than {b}.", a=a, n=number, kind=kind, b=b))
+        price.append((item, record.apply("+" if kind == "more" else "-", previous[1], number)))
+
+    start = draw.number(2, 12)
+    price.append((goods.pop(), start))
+    facts.append(_sentence("{a} costs {n} dollars.", a=_article(price[0][0][0]), n=start))
+    for _ in range(n_relations):
+        relate(price[-1], draw)
+    bought = price[-1]
+    count = draw.number(2, 9)
+    paid = draw.apply("*", bought[1], count)
+    basket = f"{count} {bought[0][1]}"
+    if two:
+        if len(price) == 1:
+            price.append((goods.pop(), draw.number(2, 12)))
+            extra = price[-1]
+            facts.append(_sentence("{a} costs {n} dollars.", a=_article(extra[0][0]), n=draw.value(extra[1])))
+        else:
+            extra = price[rng.randrange(len(price) - 1)]
+        number = draw.number(2, 6)
+        paid = draw.apply("+", paid, draw.apply("*", extra[1], number))
+        basket += f" and {number} {extra[0][1]}"
+    if rng.random() < 0.4:
+        relate(rng.choice(price), draw.copy())
+    rng.shuffle(facts)
+    if left_question:
+        money = rng.randint(draw.value(paid) + 1, max(draw.value(paid) + 1, min(max_value, draw.value(paid) + 30)))
+        draw.apply("-", money, paid)
+        opening = f"{name} has {money} dollars."
+        facts.insert(rng.choice((0, len(facts))), opening)
+        facts.append(_sentence(f"{name} buys {basket}."))
+        question = f"How many dollars does {pronoun} have left?"
+    else:
+        facts.append(_sentence(f"{name} buys {basket}."))
+        question = rng.choice((f"How much does {pronoun} pay?", f"How many dollars does {pronoun} pay?"))
+    return _finish(draw, " ".join([*facts, question]), "shop")
+
+
+PLAIN_OPERATIONS = {
+    "+": ("What is {a} plus {b}?", "Add {b}."),
+    "-": ("What is {a} minus {b}?", "Subtract {b}."),
+    "*": ("What is {a} times {b}?", "Multiply by {b}."),
+    "/": ("What is {a} divided by {b}?", "Divide by {b}."),
+}
+
+
+def numbers(rng: random.Random, n_steps: int, max_value: int) -> Problem:
+    """Arithmetic without a story: one operation, or a list of instructions."""
+    draw = Draw(rng, max_value)
+    start = rng.randint(2, max_value)
+    quantity: Operand = start
+    facts = [f"Start with {start}."]
+    for _ in range(n_steps):
+        value = draw.value(quantity)
+        op = rng.choice("+-*/")
+        high = 12 if rng.random() < 0.7 else max_value
+        if op == "+":
+            number = draw.number(2, min(high, max_value - value))
+        elif op == "-":
+            number = draw.below(quantity, high)
+        elif op == "*":
+            number = draw.number(2, min(9, max_value // value))
+        else:
+            number = rng.choice([n for n in range(2, 10) if value % n == 0] or [0])
+            if not number:
+                raise Rejected
+        quantity = draw.apply(op, quantity, number)
+        alone, fact = PLAIN_OPERATIONS[op]
+        if number == 2 and op in "*/" and rng.random() < 0.5:
+            fact = "Double it." if op == "*" else "Halve it."
+        if n_steps == 1 and rng.random() < 0.8:
+            return _finish(draw, alone.format(a=start, b=number), "numbers")
+        facts.append(fact.format(b=number))
+    return _finish(draw, " ".join([*facts, "What is the result?"]), "numbers")
+
+
+def _finish(draw: Draw, question: str, kind: str) -> Problem:
+    return Problem(question, tuple(draw.operations), kind)
+
+
+Maker = Callable[[random.Random, int, int], Problem]
+
+KINDS: dict[str, tuple[float, Maker]] = {
+    "relations": (0.4, relations),
+    "relations-in-order": (0.12, lambda rng, n, high: relations(rng, n, high, shuffled=False)),
+    "story": (0.19, story),
+    "two-stories": (0.1, lambda rng, n, high: story(rng, n, high, second=True)),
+    "shop": (0.14, shop),
+    "numbers": (0.05, numbers),
+}
+"""Kinds of problems: their share of the data, and what makes one of n steps with values up to a maximum."""
+
+
+def problem(rng: random.Random, n_steps: int, max_value: int = MAX_VALUE, kind: str | None = None) -> Problem:
+    """A random problem of exactly ``n_steps`` steps, every quantity in 1..max_value, of a given or a random kind."""
+    chosen = kind or rng.choices(list(KINDS), [share for share, _ in KINDS.values()])[0]
+    while True:
+        try:
+            made = KINDS[chosen][1](rng, n_steps, max_value)
+        except Rejected:
+            continue
+        if len(made.operations) == n_steps:
+            return made
