@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -173,7 +173,7 @@ class Chat:
 
     @system.setter
     def system(self, text: str | None) -> None:
-        self._edit(self._messages)
+        self._edit(lambda messages: messages)
         self._system = _text(text, "the system prompt") if text else None
 
     @property
@@ -183,24 +183,20 @@ class Chat:
 
     def reset(self) -> None:
         """Forget the conversation; the system prompt stays."""
-        self._edit([])
+        self._edit(lambda _: [])
         self.last = None
 
     def undo(self) -> str | None:
         """Take back the last turn; returns its question, None where there is no turn."""
-        if not self._messages:
-            return None
-        question = self._messages[-2].content
-        self._edit(self._messages[:-2])
-        return question
+        before = self._edit(lambda messages: messages[:-2])
+        return before[-2].content if before else None
 
     def drop_oldest(self, n: int = 1) -> int:
         """Forget the ``n`` oldest turns, question and answer; returns how many there were to forget."""
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:
             raise OptionError(f"n is {n!r}, expected a whole number, 0 or more")
-        dropped = min(n, self.turns)
-        self._edit(self._messages[2 * dropped :])
-        return dropped
+        before = self._edit(lambda messages: messages[2 * n :])
+        return min(n, len(before) // 2)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the conversation to a JSON file (:mod:`rim_edge.transcript`), atomically.
@@ -217,7 +213,7 @@ class Chat:
             OptionError: not a saved conversation; the present one stays.
         """
         messages, system = transcript.read(path)
-        self._edit(messages)
+        self._edit(lambda _: messages)
         self._system = system
         self.last = None
 
@@ -290,9 +286,8 @@ class Chat:
 
     def _fit(self, turn: _Turn, request: Request) -> tuple[Prompt, int]:
         """The turn's prompt and the answer tokens it leaves room for; ContextFullError says how many turns to drop."""
-        direct = request.depth == 0
         asked = Message("user", turn.question)
-        prompt = self._prompts.conversation(self._conversation([*turn.base, asked]), direct=direct)
+        prompt = self._prompts.conversation(self._conversation([*turn.base, asked]))
         spec = self._backend.spec
         remark = vocabulary.notice(self._backend.tokenizer, turn.question) if spec and spec.closed_vocabulary else None
         if remark:
@@ -303,7 +298,7 @@ class Chat:
             n_turns = 0 if self._prompts.turns_stand_alone else len(turn.base) // 2
             room = min(request.max_tokens or _ANSWER_ROOM, self._context.n_ctx // 4)
             for drop in range(1, n_turns + 1):
-                rest = self._prompts.conversation(self._conversation([*turn.base[2 * drop :], asked]), direct=direct)
+                rest = self._prompts.conversation(self._conversation([*turn.base[2 * drop :], asked]))
                 if len(rest.tokens) + (room if drop < n_turns else 1) <= self._context.n_ctx:
                     raise ContextFullError(
                         f"the conversation takes {len(prompt.tokens)} tokens and the context holds "
@@ -332,13 +327,16 @@ class Chat:
                 else:
                     self._messages, self._turn, self.last = turn.base, None, turn.previous
 
-    def _edit(self, messages: list[Message]) -> None:
+    def _edit(self, change: Callable[[list[Message]], list[Message]]) -> list[Message]:
+        """Change the history while no answer is at work; returns it as it was before."""
         with self._changed:
             if self._closed:
                 raise ClosedError("the chat is closed: open another one")
             if self._state == "answer":
                 raise BusyError("an answer is at work: wait for it, close its stream, or cancel()")
-            self._messages, self._turn = messages, None
+            before = self._messages
+            self._messages, self._turn = change(before), None
+            return before
 
     def _enter(self, state: Literal["prefill", "answer"], token: CancelToken) -> None:
         with self._changed:

@@ -50,9 +50,9 @@ class Context:
         )
 
     def blocks(self, depth: int) -> int:
-        """Positions that ``depth`` memory blocks and their answer prefixes take."""
+        """Cells that ``depth`` memory blocks and the answer prefixes of their readouts take."""
         spec = self._backend.spec
-        return depth * (spec.block_width + len(self._backend.prefix)) if spec else 0
+        return depth * spec.block_width + max(1, depth) * len(self._backend.prefix) if spec else 0
 
     def answer_limit(self, n_prompt: int, what: str = "the question") -> int:
         """Answer tokens that fit after ``n_prompt`` visible ones; ContextFullError where not even one does."""

@@ -195,7 +195,7 @@ def _counts(
         reused=thought.reused if alone else 0,
         evaluated=thought.evaluated if alone else len(prompt),
         slots=depth * width,
-        prefix=depth * len(backend.prefix),
+        prefix=max(1, depth) * len(backend.prefix),
         answer=n_answer,
     )
 

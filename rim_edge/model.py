@@ -110,7 +110,7 @@ class Model:
         self.info: ModelInfo = backend.info
         self.spec: RimSpec | None = backend.spec
         self._backend = backend
-        self._prompts = PromptBuilder(backend.tokenizer, backend.spec, backend.prefix)
+        self._prompts = PromptBuilder(backend.tokenizer, backend.spec)
         self._context = Context(backend, n_ctx)
         self.n_ctx: int = self._context.n_ctx
         self.notices: tuple[str, ...] = (*_notices(backend), *self._context.notices)
@@ -321,7 +321,7 @@ class Model:
     def _prompt(self, question: str, request: Request, what: str = "the question") -> Prompt:
         if not isinstance(question, str):
             raise OptionError(f"{what} is {type(question).__name__}, expected text")
-        prompt = self._prompts.question(question, request.system, direct=request.depth == 0)
+        prompt = self._prompts.question(question, request.system)
         remark = (
             vocabulary.notice(self._backend.tokenizer, question) if self.spec and self.spec.closed_vocabulary else None
         )

@@ -42,13 +42,10 @@ class PromptBuilder:
     Args:
         tokenizer: of the model.
         spec: its memory-slot metadata, or None.
-        prefix: tokens of the answer prefix. The back end runs them after each memory block; a direct prompt ends with
-            them.
     """
 
-    def __init__(self, tokenizer: Tokenizer, spec: RimSpec | None, prefix: Sequence[int] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, spec: RimSpec | None) -> None:
         self._tokenizer = tokenizer
-        self._prefix = list(prefix)
         self._chat_template = tokenizer.chat_template
         self._question_template = spec.prompt_template if spec else None
         self._controls = {text: token for text, token in tokenizer.control_texts.items() if len(text) > 1}
@@ -65,13 +62,13 @@ class PromptBuilder:
         """Whether a prompt holds the last question only, not the conversation."""
         return not self._chat_template and bool(self._question_template)
 
-    def question(self, question: str, system: str | None, *, direct: bool = False) -> Prompt:
-        """The prompt of a single question; ``direct`` where no memory blocks follow."""
+    def question(self, question: str, system: str | None) -> Prompt:
+        """The prompt of a single question."""
         head = [Message("system", system)] if system else []
-        return self.conversation([*head, Message("user", question)], direct=direct)
+        return self.conversation([*head, Message("user", question)])
 
-    def conversation(self, messages: Sequence[Message], *, direct: bool = False) -> Prompt:
-        """The prompt of a conversation whose last message is the user's; ``direct`` where no memory blocks follow.
+    def conversation(self, messages: Sequence[Message]) -> Prompt:
+        """The prompt of a conversation whose last message is the user's.
 
         Raises:
             TemplateError: the template cannot be rendered.
@@ -86,7 +83,7 @@ class PromptBuilder:
             tokens.insert(0, self._tokenizer.bos_id)
         if not tokens:
             raise OptionError("the question is empty: ask something")
-        return Prompt(tokens + self._prefix if direct else tokens, notices)
+        return Prompt(tokens, notices)
 
     def sure_prefix(self, messages: Sequence[Message]) -> list[int]:
         """Tokens that stay the same however the last message goes on: what can be evaluated while the user types."""

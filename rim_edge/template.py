@@ -96,7 +96,7 @@ class Template:
                 if size > SIZE_LIMIT:
                     raise TemplateError(f"renders more than {SIZE_LIMIT} characters")
         except TemplateError as error:
-            raise TemplateError(f"the {self._name} of this model {error}") from None
+            raise TemplateError(f"the {self._name} of this model {_one_line(error)}") from None
         except Exception as error:  # whatever an untrusted template provokes
             raise TemplateError(f"the {self._name} of this model failed: {_one_line(error)}") from None
         return "".join(pieces)

@@ -174,7 +174,7 @@ class Backend(Protocol):
 
     @property
     def prefix(self) -> Sequence[int]:
-        """Tokens of the answer prefix; empty where there is none."""
+        """Tokens of the answer prefix, run by the session before each readout, the direct one too; may be empty."""
 
     def open(self, n_cells: int, n_lanes: int, *, blocks: bool) -> BackendSession:
         """A context of ``n_cells`` tokens in all, for ``n_lanes`` questions side by side, with or without blocks."""

@@ -165,7 +165,7 @@ class GgufBackend:
     @cached_property
     def prefix(self) -> Sequence[int]:
         """Tokens of ``rim.answer_prefix``; control texts in it are meant, it comes from the model's maker."""
-        text = self.spec.answer_prefix if self.spec else None
+        text = self.spec.answer_prefix if self.spec and not self.coupled_reason else None
         return tuple(self.tokenizer.tokenize(text, parse_special=True)) if text else ()
 
     def open(self, n_cells: int, n_lanes: int, *, blocks: bool) -> BackendSession:
