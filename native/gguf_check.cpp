@@ -7,6 +7,8 @@
 #include <initializer_list>
 #include <limits>
 
+#include "text.h"
+
 namespace rim {
 namespace {
 

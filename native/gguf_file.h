@@ -18,12 +18,6 @@
 
 namespace rim {
 
-// Text of an untrusted file made fit for a one-line message: control characters, and bytes that are not UTF-8, become \xNN.
-std::string one_line(std::string_view text);
-
-// The same in quotes, cut at 60 bytes.
-std::string quoted(std::string_view text);
-
 struct GgufTensor {
     std::string name;
     std::vector<uint64_t> shape;  // as in the file: fastest dimension first

@@ -6,6 +6,8 @@
 #include <mutex>
 #include <utility>
 
+#include "text.h"
+
 namespace rim {
 namespace {
 
@@ -29,7 +31,7 @@ void emit(int level, const std::string & line) {
         capture->add(level, line);
     }
     if (auto sink = get_sink()) {
-        (*sink)(level, line);
+        (*sink)(level, one_line(line));
     }
 }
 

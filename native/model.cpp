@@ -11,6 +11,7 @@
 #include "gguf_check.h"
 #include "gguf_file.h"
 #include "log.h"
+#include "text.h"
 
 namespace rim {
 namespace {
@@ -51,13 +52,13 @@ void init_backend() {
     std::call_once(once, llama_backend_init);
 }
 
-std::string refusal(const std::string & log_line) {
-    const std::string reason = one_line(log_line);
-    const std::string unknown = "unknown model architecture: ";
-    if (reason.compare(0, unknown.size(), unknown) == 0) {
-        return "its architecture " + reason.substr(unknown.size()) + " is unknown to libllama: use another model, or a newer RiM Edge";
+// What to say of a file that libllama refuses with this error line.
+std::string refusal(const GgufFile & file, const std::string & log_line) {
+    if (log_line.compare(0, 27, "unknown model architecture:") == 0) {
+        return "its architecture " + quoted(*file.text("general.architecture")) +
+               " is unknown to libllama: use another model, or a newer RiM Edge";
     }
-    return "libllama cannot load it: " + (reason.empty() ? "it gives no reason" : reason) +
+    return "libllama cannot load it: " + (log_line.empty() ? "it gives no reason" : one_line(log_line)) +
            " (the file is damaged or needs another version: download or convert it again)";
 }
 
@@ -111,7 +112,7 @@ std::shared_ptr<const Model> Model::load(const std::string & path, const ModelOp
         }
         progress.check(path);
         if (!model->model_) {
-            file.fail(refusal(reason.empty() ? log.reason() : reason));
+            file.fail(refusal(file, reason.empty() ? log.reason() : reason));
         }
     }
     model->path_ = path;
@@ -125,7 +126,7 @@ std::shared_ptr<const Model> Model::load(const std::string & path, const ModelOp
         const AbortGuard guard;
         model->read_facts();
     } catch (const AssertionFailed & error) {
-        file.fail(refusal(error.what()));
+        file.fail(refusal(file, error.what()));
     }
     if (progress.last < 1) {
         progress.report(1);

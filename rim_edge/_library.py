@@ -1,8 +1,8 @@
 """Finding the one libllama: the copy inside the installed package ``llama_cpp``, of exactly the pinned version.
 
 ``rim_edge._native`` is linked with libllama by its short name. :func:`preload` loads the file that ``import llama_cpp``
-would load, before ``_native`` is imported, so that both share one copy; a second one would have its own log callback and
-its own devices.
+would load, before ``_native`` is imported, so that both share one copy; a second one would have its own log callback
+and its own devices.
 ``llama_cpp`` itself is never imported: that takes half a second.
 """
 

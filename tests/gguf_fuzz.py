@@ -127,17 +127,47 @@ def _same_type(value: Any, kind: gguf.GGUFValueType, rng: random.Random) -> Any:
 
 
 #: keys that no tiny model has, but that libllama reads
-EXTRA_KEYS = """
-attention.key_length attention.value_length attention.sliding_window attention.head_count_kv rope.dimension_count
-rope.scaling.type rope.scaling.factor rope.scaling.original_context_length expert_count expert_used_count
-expert_group_count nextn_predict_layers vocab_size attention.causal pooling_type leading_dense_block_count
-embedding_length_out attention.clamp_kqv attention.max_alibi_bias attention.scale embedding_scale logit_scale
-final_logit_softcapping attention.sliding_window_pattern attention.key_length_swa rope.dimension_sections
-""".split()
-EXTRA_TOKENIZER_KEYS = """
-pre scores add_bos_token add_space_prefix padding_token_id unknown_token_id eot_token_id suppress_tokens
-precompiled_charsmap token_type_count remove_extra_whitespaces
-""".split()
+EXTRA_KEYS = [
+    "attention.key_length",
+    "attention.value_length",
+    "attention.sliding_window",
+    "attention.head_count_kv",
+    "rope.dimension_count",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+    "expert_count",
+    "expert_used_count",
+    "expert_group_count",
+    "nextn_predict_layers",
+    "vocab_size",
+    "attention.causal",
+    "pooling_type",
+    "leading_dense_block_count",
+    "embedding_length_out",
+    "attention.clamp_kqv",
+    "attention.max_alibi_bias",
+    "attention.scale",
+    "embedding_scale",
+    "logit_scale",
+    "final_logit_softcapping",
+    "attention.sliding_window_pattern",
+    "attention.key_length_swa",
+    "rope.dimension_sections",
+]
+EXTRA_TOKENIZER_KEYS = [
+    "pre",
+    "scores",
+    "add_bos_token",
+    "add_space_prefix",
+    "padding_token_id",
+    "unknown_token_id",
+    "eot_token_id",
+    "suppress_tokens",
+    "precompiled_charsmap",
+    "token_type_count",
+    "remove_extra_whitespaces",
+]
 
 
 def damage_metadata(name: str, folder: Path, rng: random.Random) -> bytes:

@@ -112,7 +112,7 @@ def token_id(text: str) -> int:
 
 
 def default_spec(**fields: Any) -> RimSpec:
-    """The memory-slot metadata that ``make_model`` writes by default (K = 4, M = 2, at most 8), with ``fields`` replaced."""
+    """The memory-slot metadata of ``make_model`` (K = 4, M = 2, at most 8 blocks), with ``fields`` replaced."""
     values: dict[str, Any] = {
         "begin_id": token_id(BEGIN_TEXT),
         "memory_id": token_id(MEMORY_TEXT),
