@@ -273,7 +273,8 @@ class Chat:
                             on_text=(lambda piece: emit((piece, 0, 0))) if listen else None,
                             on_prefill=(lambda done, total: emit(("", done, total))) if request.on_prefill else None,
                         )
-                    turn.answer = replace(answer, notices=(*answer.notices, *prompt.notices))
+                    words = vocabulary.notices(self._backend.spec, self._backend.tokenizer, turn.question)
+                    turn.answer = replace(answer, notices=(*answer.notices, *prompt.notices, *words))
                     self._close_turn(turn, turn.answer)
                     return turn.answer
                 finally:
@@ -288,10 +289,6 @@ class Chat:
         """The turn's prompt and the answer tokens it leaves room for; ContextFullError says how many turns to drop."""
         asked = Message("user", turn.question)
         prompt = self._prompts.conversation(self._conversation([*turn.base, asked]))
-        spec = self._backend.spec
-        remark = vocabulary.notice(self._backend.tokenizer, turn.question) if spec and spec.closed_vocabulary else None
-        if remark:
-            prompt = replace(prompt, notices=(*prompt.notices, remark))
         try:
             return prompt, self._context.answer_limit(len(prompt.tokens), "the message")
         except ContextFullError as error:

@@ -167,7 +167,7 @@ class Model:
             task = Task(self._one.pool, work, token)
             deliver(task, request.on_text, request.on_prefill)
             (answer,) = task.result()
-        return replace(answer, notices=(*answer.notices, *prompt.notices))
+        return self._remarked(answer, prompt, question)
 
     # ---- many questions ---------------------------------------------------------------------------------------------
 
@@ -241,7 +241,7 @@ class Model:
                     if answer.finish == "context" and n_lanes > 1:  # no room beside the others: alone there is
                         yield self._ask(questions[index], options, token)
                     else:
-                        yield replace(answer, notices=(*answer.notices, *prompts[index].notices))
+                        yield self._remarked(answer, prompts[index], questions[index])
                 done += len(part.prompts)
                 if progress is not None and progress(done, len(prompts)) is False:
                     raise CancelledError(f"cancelled after {done} of {len(prompts)} questions")
@@ -321,11 +321,12 @@ class Model:
     def _prompt(self, question: str, request: Request, what: str = "the question") -> Prompt:
         if not isinstance(question, str):
             raise OptionError(f"{what} is {type(question).__name__}, expected text")
-        prompt = self._prompts.question(question, request.system)
-        remark = (
-            vocabulary.notice(self._backend.tokenizer, question) if self.spec and self.spec.closed_vocabulary else None
-        )
-        return replace(prompt, notices=(*prompt.notices, remark)) if remark else prompt
+        return self._prompts.question(question, request.system)
+
+    def _remarked(self, answer: Answer, prompt: Prompt, question: str) -> Answer:
+        """``answer`` with the remarks on its prompt; made last, so that they cost no time to the first token."""
+        words = vocabulary.notices(self.spec, self._backend.tokenizer, question)
+        return replace(answer, notices=(*answer.notices, *prompt.notices, *words))
 
     @contextlib.contextmanager
     def _at_work(self, slot: Slot, token: CancelToken) -> Iterator[None]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from rim_edge.backends.base import Tokenizer
@@ -193,4 +194,4 @@ def _valid(text: str) -> str:
 def _unused_character(messages: Sequence[Message], template: str) -> str:
     """A private-use character that occurs neither in a message nor in the template."""
     used = set(template).union(*(message.content for message in messages))
-    return next(chr(code) for code in (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)) if chr(code) not in used)
+    return next(chr(code) for code in chain(range(0xE000, 0xF900), range(0xF0000, 0xFFFFE)) if chr(code) not in used)

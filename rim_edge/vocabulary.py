@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from rim_edge.backends.base import Tokenizer
+from rim_edge.spec import RimSpec
 
 _PIECE = re.compile(r" ?[^\W\d_]+|[^\w\s]|_")
 _MOST_NAMED = 8
@@ -23,11 +24,11 @@ def unknown_words(tokenizer: Tokenizer, text: str) -> list[str]:
     return list(found)
 
 
-def notice(tokenizer: Tokenizer, text: str) -> str | None:
-    """A line that names the unknown words of ``text``, or None where there are none."""
-    words = unknown_words(tokenizer, text)
+def notices(spec: RimSpec | None, tokenizer: Tokenizer, text: str) -> tuple[str, ...]:
+    """A line that names the unknown words of ``text``; nothing where there are none or the vocabulary is open."""
+    words = unknown_words(tokenizer, text) if spec is not None and spec.closed_vocabulary else []
     if not words:
-        return None
+        return ()
     named = ", ".join(repr(word) for word in words[:_MOST_NAMED])
     more = f" and {len(words) - _MOST_NAMED} more" if len(words) > _MOST_NAMED else ""
-    return f"this model has a closed vocabulary and never saw {named}{more}: its answer may be wrong"
+    return (f"this model has a closed vocabulary and never saw {named}{more}: its answer may be wrong",)

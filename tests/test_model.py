@@ -248,3 +248,9 @@ def test_the_bundled_model_answers_and_knows_its_words() -> None:
         stranger = model.ask("Tom has 5 zorglubs. How many zorglubs does Tom have?")
         assert "'zorglubs'" in stranger.notices[0]
     assert BUNDLED.stat().st_size <= 8_000_000
+
+
+def test_the_bundled_model_talks_and_remarks_on_strange_words() -> None:
+    with rim_edge.load() as model, model.chat() as chat:
+        text = "".join(chat.stream("Tom has 5 zorglubs. How many zorglubs does Tom have?"))
+        assert chat.last is not None and chat.last.text == text and "'zorglubs'" in chat.last.notices[-1]

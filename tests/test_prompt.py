@@ -15,7 +15,7 @@ from rim_edge.backends.gguf import GgufBackend
 from rim_edge.errors import OptionError, TemplateError
 from rim_edge.prompt import PromptBuilder
 from rim_edge.results import Message
-from rim_edge.vocabulary import notice, unknown_words
+from rim_edge.vocabulary import notices, unknown_words
 from tests.shapes import BEGIN_TEXT, CONTROL_TEXTS, TURN_END, TURN_START, default_spec, make_model, token_id
 
 QWEN3 = (
@@ -258,13 +258,20 @@ def test_words_are_told_apart_by_how_they_are_written() -> None:
     assert closed("Tom's 5 apples cost € 3") == ["cost", "€"]
 
 
+def remarks(text: str, *, closed_vocabulary: bool = True) -> tuple[str, ...]:
+    spec = default_spec(closed_vocabulary=closed_vocabulary)
+    return notices(spec, cast(Tokenizer, OneTokenPerWord()), text)
+
+
 def test_known_words_and_digits_need_no_remark() -> None:
-    assert notice(cast(Tokenizer, OneTokenPerWord()), "Tom has 12345 apples, how many?") is None
+    assert remarks("Tom has 12345 apples, how many?") == ()
 
 
 def test_a_long_list_is_cut() -> None:
-    remark = notice(cast(Tokenizer, OneTokenPerWord()), " ".join(f"q{chr(97 + i)}z" for i in range(12)))
-    assert remark is not None and "'qaz', 'qbz'" in remark and "and 4 more" in remark
+    text = " ".join(f"q{chr(97 + i)}z" for i in range(12))
+    (remark,) = remarks(text)
+    assert "'qaz', 'qbz'" in remark and "and 4 more" in remark
+    assert remarks(text, closed_vocabulary=False) == () == notices(None, cast(Tokenizer, OneTokenPerWord()), text)
 
 
 def test_memory_token_texts_are_control_texts(backend: GgufBackend) -> None:
