@@ -9,15 +9,22 @@ from rim_edge.errors import ModelFileError
 
 
 def open_backend(path: Path, options: LoadOptions) -> Backend:
-    """Open the model at ``path`` with the back end that its format needs.
+    """Open the model at ``path`` with the back end that its format needs: a GGUF file, or a folder with ``model.onnx``.
 
     Raises:
         ModelFileError: nothing there, or nothing that can be run.
     """
     if not path.exists():
-        raise ModelFileError(f"{path}: no such file; give the path of a .gguf model")
+        raise ModelFileError(f"{path}: no such file; give the path of a .gguf model or of an ONNX folder")
+    from rim_edge.backends.onnx_folder import is_onnx
+
+    if is_onnx(path):
+        from rim_edge.backends.onnx import OnnxBackend
+
+        return OnnxBackend(path, options)
     if path.is_dir():
-        raise ModelFileError(f"{path}: is a directory; give the path of a .gguf model")
+        hint = "convert it first (rim-edge convert)" if (path / "config.json").exists() else "give a .gguf model"
+        raise ModelFileError(f"{path}: is a directory without model.onnx; {hint}")
     from rim_edge.backends.gguf import GgufBackend
 
     return GgufBackend(path, options)
