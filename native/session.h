@@ -169,10 +169,14 @@ class Session {
         size_t state;    // index into the list of states
     };
 
-    // session.cpp: checks and visible text
+    // session.cpp
     void check_lane(int32_t lane) const;
     void check_tokens(const std::vector<llama_token> & tokens) const;
     void check_depth(int32_t depth) const;
+    std::vector<std::vector<ReadoutState>> by_lane(std::vector<ReadoutState> && states) const;
+    const Readout & find_readout(const Target & target) const;
+
+    // session_text.cpp: visible text
     int32_t reusable(int32_t lane, const std::vector<llama_token> & tokens) const;
     int64_t visible_cells() const;
     void make_room(int32_t first_lane, int32_t n_lanes, int64_t needed, int64_t longest);
@@ -180,8 +184,6 @@ class Session {
     void cut_back(int32_t lane, int32_t keep);
     void forget(int32_t lane);
     void drop_thought();
-    std::vector<std::vector<ReadoutState>> by_lane(std::vector<ReadoutState> && states) const;
-    const Readout & find_readout(const Target & target) const;
 
     // decode.cpp
     void remove_answer(int32_t lane, llama_seq_id sequence, llama_pos start, llama_pos next);
