@@ -116,8 +116,8 @@ def estimate(
 
 def _compute(shape: Shape, n_cells: int, n_ubatch: int, n_readouts: int) -> int:
     tokens = min(n_ubatch, n_cells)
-    activations = tokens * (4 * shape.n_embd + 2 * shape.n_ff) * 4
-    mask = tokens * n_cells * 6 if shape.cache_values else 0  # f32 as it is made, f16 as it is used
+    activations = tokens * 3 * (shape.n_embd + shape.n_ff) * 4
+    mask = tokens * n_cells * 2 if shape.cache_values else 0  # f16, with flash attention
     logits = 2 * n_readouts * shape.n_vocab * 4  # in the graph and in the output buffer
     return activations + mask + logits
 

@@ -6,9 +6,13 @@ An installation whose libllama does not fit refuses to be imported, and Ctrl-C m
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from types import FrameType
+
+try:
+    import signal
+    from types import FrameType
+except KeyboardInterrupt:
+    os._exit(130)
 
 
 def main() -> None:

@@ -56,6 +56,9 @@ class StubModel:
     def chat(self, system: str | None = None) -> StubChat:
         return StubChat(self, system)
 
+    def cancel(self) -> None:
+        pass
+
     def close(self) -> None:
         self.closed = True
 

@@ -78,7 +78,7 @@ class CommandGroup(click.Group):
             _fail("interrupted", 130)
         except RimError as error:
             _debug()
-            _fail(str(error), error.exit_code)
+            _fail(error, error.exit_code)
         except MemoryError:
             _debug()
             _fail("not enough memory: use a smaller model, a smaller --ctx or --cache-type q8_0", 1)
@@ -87,7 +87,7 @@ class CommandGroup(click.Group):
                 _discard_stdout()
                 sys.exit(1)
             _debug()
-            _fail(console.os_error(error), 1)
+            _fail(error, 1)
         except Exception as error:  # a defect of ours: still one line, the traceback on request
             _debug()
             _fail(f"{type(error).__name__}: {error} (a defect in rim-edge; RIM_EDGE_DEBUG=1 shows where)", 1)
@@ -100,7 +100,7 @@ def _debug() -> None:
         traceback.print_exc()
 
 
-def _fail(message: str, code: int) -> NoReturn:
+def _fail(message: str | Exception, code: int) -> NoReturn:
     with contextlib.suppress(OSError):
         console.error(message)
     sys.exit(code)

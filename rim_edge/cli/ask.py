@@ -13,10 +13,12 @@ from rim_edge.cli.loading import open_model
 from rim_edge.cli.markdown import MarkdownStream
 from rim_edge.cli.questions import Question
 from rim_edge.cli.render import json_line, readout_table, summary
+from rim_edge.cli.work import Work
 from rim_edge.errors import ContextFullError, TemplateError
 
 if TYPE_CHECKING:
     from rim_edge.model import Model
+    from rim_edge.results import Answer
 
 
 @click.command(
@@ -77,16 +79,21 @@ def ask(
 def _as_text(model: Model, question: Question, keywords: dict[str, Any], quiet: bool) -> None:
     """Print the answer as it comes, then what it took."""
     view = MarkdownStream(lambda text: console.out(text, newline=False), terminal.columns, console.coloured(sys.stdout))
+    work: Work[str, Answer] = Work(lambda put: model.ask(question.text, on_text=put, **keywords), model.cancel)
     try:
-        answer = model.ask(question.text, on_text=view.feed, **keywords)
+        for piece in work.pieces():
+            view.feed(piece)
     finally:
         view.close()
+    if work.interrupted:
+        raise KeyboardInterrupt
+    answer = work.result
     if not console.clean(answer.text):
         console.out()
     if not quiet:
         console.out(summary(answer), dim=True)
     if keywords["readouts"]:
-        for line in readout_table(answer):
+        for line in readout_table(answer, width=terminal.columns()):
             console.out(line)
     for notice in answer.notices:
         if notice not in model.notices:
@@ -101,7 +108,7 @@ def _as_json(model: Model, asked: Iterable[Question], keywords: dict[str, Any]) 
         if question.id is not None:
             head["id"] = question.id
         try:
-            answer = model.ask(question.text, **keywords)
+            answer = _answer(model, question, keywords)
         except (ContextFullError, TemplateError) as error:  # this question alone
             console.out(json_line(head | {"error": console.one_line(str(error))}))
             where = f"line {question.line}: " if question.line else ""
@@ -110,3 +117,8 @@ def _as_json(model: Model, asked: Iterable[Question], keywords: dict[str, Any]) 
             continue
         console.out(json_line(head | answer.to_dict()))
     return code
+
+
+def _answer(model: Model, question: Question, keywords: dict[str, Any]) -> Answer:
+    work: Work[str, Answer] = Work(lambda _: model.ask(question.text, **keywords), model.cancel)
+    return work.run()

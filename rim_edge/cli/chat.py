@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -55,7 +56,8 @@ def chat(model: str | None, system: str | None, **rest: Any) -> int:
 def _welcome(talk: Talk) -> None:
     spec = talk.model.spec
     blocks = f"{spec.block_count} memory blocks" if spec is not None else "answers directly"
-    console.remark(f"{talk.model.info.description} · {blocks} · context {talk.model.n_ctx} tokens · /help", err=False)
+    name = os.path.basename(talk.model.info.path)
+    console.remark(f"{name} · {blocks} · context {talk.model.n_ctx} tokens · /help", err=False)
 
 
 def _loop(talk: Talk, editor: Editor) -> int:
@@ -85,5 +87,5 @@ def _loop(talk: Talk, editor: Editor) -> int:
         except (RimError, OSError) as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            console.error(str(error) if isinstance(error, RimError) else console.os_error(error))
+            console.error(error)
             code = 0 if editor.interactive else 1

@@ -8,15 +8,22 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from typing import TextIO
 
 import click
 
+from rim_edge.errors import RimError
+
 # C0 without tab and newline, DEL, C1, and the characters that reorder what is beside them on the screen
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+_OPTIONS = {"n_ctx": "--ctx", "n_threads": "--threads", "use_mmap": "--mmap", "n_gpu_layers": "--gpu-layers"}
+_OPTION = re.compile(r"\b(" + "|".join(_OPTIONS) + r")\b")
 
 
 def clean(text: str) -> str:
@@ -60,13 +67,18 @@ def out(text: str = "", *, dim: bool = False, bold: bool = False, newline: bool 
 
 
 def remark(text: str, *, err: bool = True) -> None:
-    """Print a dim line that is not part of the answer: a notice, a hint."""
-    _echo(one_line(text), sys.stderr if err else sys.stdout, dim=True)
+    """Print a dim line that is not part of the answer: a notice, a hint. A terminal gets it wrapped between words."""
+    stream = sys.stderr if err else sys.stdout
+    text = one_line(text)
+    if coloured(stream):
+        text = "\n".join(textwrap.wrap(text, shutil.get_terminal_size((80, 24)).columns) or [""])
+    _echo(text, stream, dim=True)
 
 
-def error(text: str) -> None:
-    """Print one line on standard error: ``Error: ...``."""
-    _echo(f"Error: {one_line(text)}", sys.stderr)
+def error(problem: str | Exception) -> None:
+    """Print one line on standard error: ``Error: ...``; options of the Python API appear as those of the command."""
+    text = os_error(problem) if isinstance(problem, OSError) and not isinstance(problem, RimError) else str(problem)
+    _echo(f"Error: {_OPTION.sub(lambda match: _OPTIONS[match.group()], one_line(text))}", sys.stderr)
 
 
 def _echo(text: str, stream: TextIO, *, dim: bool = False, bold: bool = False, newline: bool = True) -> None:

@@ -67,7 +67,11 @@ class PlainEditor:
     interactive = True
 
     def read(self) -> str:
-        return next(_join(self._lines()))
+        try:
+            return next(_join(self._lines()))
+        except (KeyboardInterrupt, EOFError):
+            console.out()
+            raise
 
     def _lines(self) -> Iterator[str]:
         prompt = PROMPT

@@ -10,6 +10,7 @@ import click
 from rim_edge import memory
 from rim_edge.cli import console, file_types
 from rim_edge.cli.render import json_line
+from rim_edge.cli.work import Work
 from rim_edge.errors import ModelFileError
 from rim_edge.spec import RimSpec
 
@@ -39,7 +40,9 @@ def inspect(model: str | None, as_json: bool, cache_type: str) -> int:
     The file's head is checked, and its vocabulary is opened; the weights are not loaded. Bytes of weights are exact,
     bytes of cache follow from the file's numbers, bytes of compute are a rough estimate.
     """
-    facts = examine(_path(model), cache_type)
+    path = _path(model)
+    work: Work[None, dict[str, Any]] = Work(lambda _: examine(path, cache_type), lambda: None)
+    facts = work.run()
     if as_json:
         console.out(json_line(facts))
     else:

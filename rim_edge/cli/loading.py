@@ -43,7 +43,8 @@ def _show(work: Work[float, Model]) -> None:
     """Wait for the load; after half a second draw a bar on a terminal, and remove it at the end."""
     start = time.monotonic()
     if not console.coloured(sys.stderr):
-        work.run()
+        for _ in work.pieces():
+            pass
         return
     bar = None
     try:

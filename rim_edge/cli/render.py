@@ -54,8 +54,11 @@ def _endings(answer: Answer) -> list[str]:
     return [words[answer.finish]] if answer.finish in words else []
 
 
-def readout_table(answer: Answer, *, indent: str = "") -> list[str]:
-    """The readouts as lines of a table; ``>`` marks the one that gave the answer. Empty where there are no readouts."""
+def readout_table(answer: Answer, *, width: int = 120) -> list[str]:
+    """The readouts as lines of a table; ``>`` marks the one that gave the answer. Empty where there are no readouts.
+
+    Long answers are cut so that the lines stay within ``width`` columns.
+    """
     readouts = answer.readouts
     if not readouts:
         return []
@@ -71,17 +74,20 @@ def readout_table(answer: Answer, *, indent: str = "") -> list[str]:
     if any(r.confidence is not None for r in readouts):
         columns.append(("confidence", "r", ["" if r.confidence is None else f"{r.confidence:.3f}" for r in readouts]))
     if any(r.text is not None for r in readouts):
-        columns.append(("answer", "", [_short(r) for r in readouts]))
+        used = sum(max(console.text_width(cell) for cell in (title, *cells)) + 2 for title, _, cells in columns)
+        columns.append(("answer", "", [_short(r, max(20, width - used)) for r in readouts]))
     rows = [list(row) for row in zip(*(column[2] for column in columns), strict=True)]
     right = "".join(column[1] or "l" for column in columns)
-    return console.table([column[0] for column in columns], rows, right=right, indent=indent)
+    return console.table([column[0] for column in columns], rows, right=right)
 
 
-def _short(readout: Readout, width: int = 40) -> str:
-    text = (
-        console.one_line(readout.text if readout.value is None else readout.value) if readout.text is not None else ""
-    )
-    return text if len(text) <= width else text[: width - 1] + "…"
+def _short(readout: Readout, width: int) -> str:
+    text = console.one_line((readout.text if readout.value is None else readout.value) or "")
+    if console.text_width(text) <= width:
+        return text
+    while console.text_width(text) > width - 1:
+        text = text[: min(width, len(text) - 1)]
+    return text + "…"
 
 
 def json_line(value: Any) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rim_edge.cli import console, options
+from rim_edge.cli import console, options, terminal
 from rim_edge.cli.render import readout_table
 from rim_edge.errors import RimError
 from rim_edge.options import SELECTIONS, check
@@ -43,7 +44,7 @@ def run(talk: Talk, line: str) -> None:
     if name not in SLASHES:
         near = difflib.get_close_matches(name, SLASHES, 1)
         hint = f"did you mean /{near[0]}?" if near else "/help lists them"
-        raise SlashError(f"there is no command /{word}: {hint} (a message that begins with a slash: //...)")
+        raise SlashError(f"there is no command /{word}: {hint}; //{word} sends it as text")
     argument = argument.strip()
     if argument and not SLASHES[name].argument:
         raise SlashError(f"/{name} takes no argument")
@@ -90,12 +91,19 @@ def _paths(start: str) -> list[str]:
 
 def _help(talk: Talk, _: str) -> None:
     rows = [(f"/{name} {slash.argument}".rstrip(), slash.help) for name, slash in SLASHES.items() if slash.help]
-    for line in console.table(("command", ""), rows)[1:]:
-        console.out(line)
+    first = max(len(command) for command, _ in rows) + 2
+    for command, text in rows:
+        _wrapped(f"{command:{first}}{text}", first)
     console.out()
-    console.out(
-        "Enter sends; Alt-Enter or a backslash before Enter begins a new line; Ctrl-C stops an answer; Ctrl-D leaves."
+    _wrapped(
+        "Enter sends; Alt-Enter or a backslash before Enter begins a new line; Ctrl-C stops an answer; Ctrl-D leaves.",
+        0,
     )
+
+
+def _wrapped(line: str, indent: int) -> None:
+    for part in textwrap.wrap(line, max(indent + 20, terminal.columns()), subsequent_indent=" " * indent):
+        console.out(part)
 
 
 def _set(talk: Talk, name: str, value: Any) -> None:
@@ -149,7 +157,7 @@ def _trace(talk: Talk, _: str) -> None:
     answer = talk.chat.last
     if answer is None:
         raise SlashError("/trace shows the readouts of the last answer, and there is no answer yet")
-    for line in readout_table(answer):
+    for line in readout_table(answer, width=terminal.columns()):
         console.out(line)
     if answer.depth == 0:
         console.remark("a direct answer: no memory blocks were run", err=False)

@@ -51,7 +51,7 @@ class Talk:
         except ContextFullError as error:
             if not error.turns or self.editor is None:
                 raise
-            console.error(str(error))
+            console.error(error)
             if self.editor.confirm(f"Drop the oldest {console.count(error.turns, 'turn')} and go on?"):
                 dropped = self.chat.drop_oldest(error.turns)
                 console.remark(f"Note: dropped the oldest {console.count(dropped, 'turn')}")

@@ -19,6 +19,7 @@ from rim_edge.cli import terminal
 
 P = TypeVar("P")
 T = TypeVar("T")
+_AGAIN_S = 0.1  # after Ctrl-C, cancel again and again until the work has ended
 _PATIENCE = 3  # this many Ctrl-C end the process even if the work does not answer
 
 
@@ -55,7 +56,7 @@ class Work(Generic[P, T]):
         previous = _listen(self._press)
         try:
             self._thread.start()
-            while piece := self._queue.get():
+            while piece := self._next():
                 yield piece[0]
         finally:
             if self._thread.ident is not None and self._thread.is_alive() and not self._result and self._error is None:
@@ -67,10 +68,20 @@ class Work(Generic[P, T]):
             raise self._error
 
     def run(self) -> T:
-        """Wait for the result, the pieces dropped."""
+        """Wait for the result, the pieces dropped. Raises KeyboardInterrupt where Ctrl-C was pressed meanwhile."""
         for _ in self.pieces():
             pass
+        if self.interrupted:
+            raise KeyboardInterrupt
         return self.result
+
+    def _next(self) -> list[P]:
+        while True:
+            try:
+                return self._queue.get(timeout=_AGAIN_S)
+            except queue.Empty:
+                if self.interrupted:  # the first time may have been too early to be heard
+                    self._cancel()
 
     @property
     def result(self) -> T:
