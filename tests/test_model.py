@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,6 +157,24 @@ def test_close_stops_the_work_and_frees_the_model(rim_path: Path) -> None:
         model.chat()
     with pytest.raises(ClosedError):
         chat.ask(WORDS)
+
+
+def resident_bytes() -> int:
+    """Memory of this process; 0 where the system does not say."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else 0
+
+
+def test_close_frees_the_memory_at_once(folder: Path) -> None:
+    path = make_model(folder / "large.gguf", n_embd=1024, n_layer=4, n_head=8, n_head_kv=8)
+    before = resident_bytes()
+    model = rim_edge.load(path, use_mmap=False, **EXACT)
+    chat = model.chat()
+    chat.ask("a", max_tokens=1)
+    loaded = resident_bytes()
+    model.close()
+    held = resident_bytes() - before
+    assert held <= (loaded - before) / 4
 
 
 def test_async_answers_and_their_cancellation(model: Model) -> None:
