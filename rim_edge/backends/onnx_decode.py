@@ -163,9 +163,9 @@ class _Decoding:
         rows = list(self._answers)  # answers in the order of their rows
         while True:
             for answer in rows:
-                if self._host.stopping:
+                if answer.open and self._host.stopping:
                     self._finish(answer, "cancelled")
-                else:
+                elif answer.open:
                     self._step(answer)
             if not any(answer.open for answer in rows):
                 return
