@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "abort_guard.h"
+#include "big_stack.h"
 #include "errors.h"
 #include "gguf_check.h"
 #include "gguf_file.h"
@@ -60,6 +61,30 @@ std::string refusal(const GgufFile & file, const std::string & log_line) {
     }
     return "libllama cannot load it: " + (log_line.empty() ? "it gives no reason" : one_line(log_line)) +
            " (the file is damaged or needs another version: download or convert it again)";
+}
+
+// Long texts reach libllama in pieces, so that the recursion of its regular expressions stays bounded (big_stack.h).
+constexpr size_t kPlainStackBytes = size_t(4) << 10;
+constexpr size_t kPieceBytes = size_t(128) << 10;
+
+bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+
+// Length of the first piece of a text: before a space between two words, where every pre-tokenizer cuts too. Where a text has none in
+// a whole piece it is cut anyway, between two characters.
+size_t piece_length(std::string_view text) {
+    if (text.size() <= kPieceBytes) {
+        return text.size();
+    }
+    for (size_t at = kPieceBytes; at > kPieceBytes / 2; --at) {
+        if (text[at] == ' ' && is_letter(text[at - 1]) && at + 1 < text.size() && is_letter(text[at + 1])) {
+            return at;
+        }
+    }
+    size_t at = kPieceBytes;
+    while (at > kPieceBytes - 4 && (static_cast<uint8_t>(text[at]) & 0xC0) == 0x80) {
+        --at;
+    }
+    return at;
 }
 
 std::string why_not_coupled(const llama_model * model, const std::string & architecture) {
@@ -217,29 +242,46 @@ std::string Model::detokenize(const llama_token * tokens, size_t n_tokens) const
     return text;
 }
 
+// Ids of one piece of text, appended to `tokens`.
+void Model::tokenize_piece(std::string_view text, bool parse_special, std::vector<llama_token> & tokens) const {
+    const size_t start = tokens.size();
+    tokens.resize(start + text.size() + 8);
+    const auto convert = [&] {
+        return llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), tokens.data() + start,
+                              static_cast<int32_t>(tokens.size() - start), false, parse_special);
+    };
+    int32_t count = convert();
+    if (count < 0 && count != std::numeric_limits<int32_t>::min()) {
+        tokens.resize(start + static_cast<size_t>(-count));
+        count = convert();
+    }
+    if (count < 0) {
+        throw Error(ErrorKind::option, "the text has too many tokens: shorten it");
+    }
+    tokens.resize(start + static_cast<size_t>(count));
+}
+
 std::vector<llama_token> Model::tokenize(std::string_view text, bool parse_special) const {
     need_tokenizer();
     if (text.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
         throw Error(ErrorKind::option, "the text is longer than 2 GiB: shorten it");
     }
-    if (text.empty()) {
-        return {};
-    }
-    std::vector<llama_token> tokens(text.size() + 8);
-    const auto convert = [&] {
-        return llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), tokens.data(), static_cast<int32_t>(tokens.size()), false,
-                              parse_special);
+    std::vector<llama_token> tokens;
+    const auto work = [&] {
+        const AbortGuard guard;
+        const bool is_bpe = llama_vocab_type(vocab_) == LLAMA_VOCAB_TYPE_BPE;
+        for (std::string_view rest = text; !rest.empty();) {
+            const size_t length = is_bpe ? piece_length(rest) : rest.size();
+            tokenize_piece(rest.substr(0, length), parse_special, tokens);
+            rest.remove_prefix(length);
+        }
     };
     try {
-        int32_t count = convert();
-        if (count < 0 && count != std::numeric_limits<int32_t>::min()) {
-            tokens.resize(static_cast<size_t>(-count));
-            count = convert();
+        if (text.size() <= kPlainStackBytes) {
+            work();
+        } else {
+            run_on_big_stack(work);
         }
-        if (count < 0) {
-            throw Error(ErrorKind::option, "the text has too many tokens: shorten it");
-        }
-        tokens.resize(static_cast<size_t>(count));
     } catch (const Error &) {
         throw;
     } catch (const std::exception & error) {  // e.g. a vocabulary without the bytes that the text needs

@@ -85,6 +85,7 @@ class Model {
   private:
     Model() = default;
     void read_facts();
+    void tokenize_piece(std::string_view text, bool parse_special, std::vector<llama_token> & tokens) const;
     void need_tokenizer() const;  // throws Error unsupported
 
     std::string path_;

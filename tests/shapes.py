@@ -81,17 +81,28 @@ def byte_letters() -> list[str]:
     return letters
 
 
+def _merged(pieces: list[str], merges: list[str]) -> list[str]:
+    """What byte-pair encoding with ``merges`` makes of ``pieces``."""
+    for merge in merges:
+        left, right = merge.split(" ")
+        at = 0
+        while at + 1 < len(pieces):
+            if pieces[at : at + 2] == [left, right]:
+                pieces[at : at + 2] = [left + right]
+            at += 1
+    return pieces
+
+
 def bpe_vocabulary() -> tuple[list[str], list[str], list[int]]:
     """Tokens, merges and token types: all bytes, the pieces of WORDS, then the control tokens."""
     letters = byte_letters()
     tokens = list(letters)
     merges: list[str] = []
     for word in WORDS:
-        pieces = [letters[byte] for byte in word.encode()]
+        pieces = _merged([letters[byte] for byte in word.encode()], merges)
         left = pieces[0]
         for right in pieces[1:]:
-            if f"{left} {right}" not in merges:
-                merges.append(f"{left} {right}")
+            merges.append(f"{left} {right}")
             left += right
             if left not in tokens:
                 tokens.append(left)
