@@ -22,7 +22,7 @@ FLOAT, INT32, INT64 = 1, 6, 7  # TensorProto.DataType
 Array = npt.NDArray[Any]
 
 
-# ---- protobuf ---------------------------------------------------------------------------------------------------------
+# ---- protobuf --------------------------------------------------------------------------------------------------------
 
 
 def varint(value: int) -> bytes:
@@ -99,7 +99,7 @@ class GraphWriter:
         return number(1, 10) + graph + opsets + b"".join(pair(14, key, value) for key, value in metadata.items())
 
 
-# ---- a llama ----------------------------------------------------------------------------------------------------------
+# ---- a llama ---------------------------------------------------------------------------------------------------------
 
 
 def make_onnx(source: Path, folder: Path, *, n_positions: int = 2048, props: Mapping[str, str] | None = None) -> Path:

@@ -67,7 +67,7 @@ def rows(states: Any) -> Any:
     return np.stack([state.logits for state in states])
 
 
-# ---- the loop ---------------------------------------------------------------------------------------------------------
+# ---- the loop --------------------------------------------------------------------------------------------------------
 
 
 def test_readouts_equal_plain_runs_of_the_same_tokens(backend: Backend) -> None:
@@ -184,7 +184,7 @@ def test_lanes_answer_as_if_each_were_alone(backends: dict[str, Backend]) -> Non
             assert found == [list(answer.tokens) for answer in expected]
 
 
-# ---- limits -----------------------------------------------------------------------------------------------------------
+# ---- limits ----------------------------------------------------------------------------------------------------------
 
 
 def test_what_does_not_fit_is_refused_before_any_work(backend: Backend) -> None:
@@ -228,7 +228,7 @@ def test_a_long_prompt_runs_in_slices_that_are_counted(paths: dict[str, Pair], k
     backend.close()
 
 
-# ---- choosing tokens --------------------------------------------------------------------------------------------------
+# ---- choosing tokens -------------------------------------------------------------------------------------------------
 
 
 def test_stop_strings_callbacks_and_max_tokens(backend: Backend) -> None:
@@ -270,7 +270,7 @@ def test_a_seed_repeats_an_answer_and_memory_tokens_never_come(backend: Backend)
     )
 
 
-# ---- stopping ---------------------------------------------------------------------------------------------------------
+# ---- stopping --------------------------------------------------------------------------------------------------------
 
 
 def test_cancel_holds_until_it_is_cleared(backend: Backend) -> None:
@@ -349,7 +349,7 @@ def test_sessions_outlive_their_model(paths: dict[str, Pair], kind: str) -> None
         open_session(backend)
 
 
-# ---- through the Python API -------------------------------------------------------------------------------------------
+# ---- through the Python API ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["bare", "prefix"])
