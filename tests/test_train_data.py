@@ -84,12 +84,21 @@ def test_command_writes_jsonl_without_torch(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["t.jsonl"]
 
 
-@pytest.mark.parametrize("bad", [["--steps", "5-2"], ["--steps", "x"], ["-n", "0"], ["-n", "-3"], ["--split", "dev"]])
+def test_single_operations_are_all_for_training() -> None:
+    assert split_of(canonical((Operation("+", 3, 5),))) == "train"
+    with pytest.raises(ValueError, match="2 steps"):
+        next(generate("test", (1,), 1, seed=0))
+
+
+@pytest.mark.parametrize(
+    "bad", [["--steps", "5-2"], ["--steps", "x"], ["--steps", "1"], ["-n", "0"], ["-n", "-3"], ["--split", "dev"]]
+)
 def test_bad_arguments_are_one_clear_line(bad: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         main(["--split", "test", *bad])
     assert leaving.value.code == 2
-    assert bad[1] in capsys.readouterr().err.splitlines()[-1]
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert bad[1] in last or "2 steps" in last
 
 
 def test_an_output_that_cannot_be_written_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,10 @@ T predicts the answer:
     L_1(s) = - sum_t lambda_t(s) log p(r_{t+1} | x, m_<=t)
 Stage 2, *refinement*: always K = 8 blocks, and every readout predicts the answer:
     L_2 = - sum_k alpha_k log p(y | x, m_<=k),   alpha_k = 2k / (K(K+1))
+
+One addition to the paper, for a small model trained from scratch: *deep grounding*. All blocks run through the same
+few layers at once, so a step can only build on an earlier one whose value exists some layers below the top. So the state at the end of block t, read after DEEP_OFFSET + t layers, is also trained to give r_{t+1}. It costs no position and
+nothing at inference; ``deep_weight=0`` gives the paper's losses alone.
 """
 
 from __future__ import annotations
@@ -27,17 +31,18 @@ from train.tokenizer import Vocabulary
 BLOCK_COUNT = 8  # K
 BLOCK_SIZE = 2  # M
 DIRECT_WEIGHT = 0.1  # weight of readout 0 (no block) in the samples that carry it
+DEEP_OFFSET = 3  # step t is to be known after DEEP_OFFSET + t layers
 
 
 def lambda_t(t: int, n_steps: int, s: float) -> float:
     """Weight of readout t of T in stage 1 at progress ``s`` in 0..1.
 
-    All weights start at 1. Early steps, relative to T, fall to 0 first (t/T = 0 around s = 0.5, then linearly later);
+    All weights start at 1. Early steps, relative to T, fall to 0 first (t/T = 0 around s = 0.7, then linearly later);
     the answer's readout (t = T) keeps its weight.
     """
     if t == n_steps:
         return 1.0
-    release = 0.5 + 0.45 * t / n_steps
+    release = 0.7 + 0.25 * t / n_steps
     return min(1.0, max(0.0, (release - s) / 0.1 + 0.5))
 
 
@@ -62,35 +67,43 @@ class Sample:
     question: list[int]
     n_blocks: int
     readouts: list[Readout]
+    values: list[int]
+    deep_weight: float = 0.0
+
+    @property
+    def total_weight(self) -> float:
+        """Sum of the loss weights of all supervised tokens."""
+        return sum(r.weight * len(r.tokens) for r in self.readouts) + self.deep_weight * len(self.values)
 
     @property
     def length(self) -> int:
         return len(self.question) + self.n_blocks * (BLOCK_SIZE + 2) + sum(len(r.tokens) - 1 for r in self.readouts)
 
 
-def grounding(problem: Problem, vocabulary: Vocabulary, s: float) -> Sample:
+def grounding(problem: Problem, vocabulary: Vocabulary, s: float, deep_weight: float = 0.0) -> Sample:
     """Stage 1: T blocks; readout t predicts the value of operation t."""
     n_steps = len(problem.values)
     readouts = []
     for t, value in enumerate(problem.values, start=1):
         weight = lambda_t(t, n_steps, s)
         if weight > 0:
-            readouts.append(Readout(t, answer_tokens(value, vocabulary), weight))
-    return Sample(vocabulary.encode(problem.question), n_steps, readouts)
+            readouts.append(Readout(t, vocabulary.value(value), weight))
+    return Sample(vocabulary.encode(problem.question), n_steps, readouts, steps_of(problem, vocabulary), deep_weight)
 
 
-def refinement(problem: Problem, vocabulary: Vocabulary, direct: bool = False) -> Sample:
+def refinement(problem: Problem, vocabulary: Vocabulary, direct: bool = False, deep_weight: float = 0.0) -> Sample:
     """Stage 2: K blocks; every readout predicts the answer. ``direct`` adds readout 0."""
-    tokens = answer_tokens(problem.values[-1], vocabulary)
+    tokens = vocabulary.value(problem.values[-1])
     readouts = [Readout(k, tokens, alpha_k(k)) for k in range(1, BLOCK_COUNT + 1)]
     if direct:
         readouts.insert(0, Readout(0, tokens, DIRECT_WEIGHT))
-    return Sample(vocabulary.encode(problem.question), BLOCK_COUNT, readouts)
+    question = vocabulary.encode(problem.question)
+    return Sample(question, BLOCK_COUNT, readouts, steps_of(problem, vocabulary), deep_weight)
 
 
-def answer_tokens(value: int, vocabulary: Vocabulary) -> list[int]:
-    """A readout's text: the number's digits, then end of text."""
-    return [*vocabulary.encode(str(value)), vocabulary.end_of_text_id]
+def steps_of(problem: Problem, vocabulary: Vocabulary) -> list[int]:
+    """The value token of each step."""
+    return [vocabulary.value(value)[0] for value in problem.values]
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,8 @@ class Batch:
     tokens, positions: [B, T] int64. mask: [B, 1, T, T] float32, 0 where position i may see j, else -inf.
     rows: [R] int64, index into the flattened [B·T] positions whose state predicts ``targets`` [R] int64 with loss
     weight ``weights`` [R] float32. readout: [R] int64, running number of the readout a target belongs to. ends: for
-    each readout (sample, k, row of its first prediction).
+    each readout (sample, k, row of its first prediction). deep: for each t, rows of the ends of blocks t, the value
+    tokens of step t and their weights.
     """
 
     tokens: Tensor
@@ -111,6 +125,7 @@ class Batch:
     weights: Tensor
     readout: Tensor
     ends: list[tuple[int, int, int]]
+    deep: dict[int, tuple[list[int], list[int], list[float]]]
 
 
 def lay_out(samples: list[Sample], vocabulary: Vocabulary) -> Batch:
@@ -122,6 +137,7 @@ def lay_out(samples: list[Sample], vocabulary: Vocabulary) -> Batch:
     weights: list[float] = []
     readout_of: list[int] = []
     ends: list[tuple[int, int, int]] = []
+    deep: dict[int, tuple[list[int], list[int], list[float]]] = {}
     for index, sample in enumerate(samples):
         n_question = len(sample.question)
         token = sample.question + vocabulary.block * sample.n_blocks
@@ -141,6 +157,12 @@ def lay_out(samples: list[Sample], vocabulary: Vocabulary) -> Batch:
             position += range(first, first + len(fed))
             owner += [number] * len(fed)
             depth += [readout.k] * len(fed)
+        for t, value in enumerate(sample.values, start=1):
+            if sample.deep_weight > 0:
+                deep_rows, deep_targets, deep_weights = deep.setdefault(t, ([], [], []))
+                deep_rows.append(index * width + n_question + t * len(vocabulary.block) - 1)
+                deep_targets.append(value)
+                deep_weights.append(sample.deep_weight)
         padding = width - len(token)
         tokens.append(token + [0] * padding)
         positions.append(position + [0] * padding)
@@ -155,6 +177,7 @@ def lay_out(samples: list[Sample], vocabulary: Vocabulary) -> Batch:
         torch.tensor(weights),
         torch.tensor(readout_of),
         ends,
+        deep,
     )
 
 
@@ -172,8 +195,15 @@ def readout_mask(owner: Tensor, depth: Tensor) -> Tensor:
 
 def loss_sum(model: Llama, batch: Batch) -> Tensor:
     """Weighted sum of -log p over the supervised tokens (not divided by the weights)."""
-    logits = model.logits(model.hidden(batch.tokens, batch.positions, batch.mask, batch.rows))
-    return (F.cross_entropy(logits, batch.targets, reduction="none") * batch.weights).sum()
+    by_depth = {DEEP_OFFSET + t: deep for t, deep in batch.deep.items() if DEEP_OFFSET + t < len(model.layers)}
+    taps = {depth: torch.tensor(rows) for depth, (rows, _, _) in sorted(by_depth.items())}
+    tapped: list[Tensor] = []
+    hidden = model.hidden(batch.tokens, batch.positions, batch.mask, batch.rows, taps, tapped)
+    loss = (F.cross_entropy(model.logits(hidden), batch.targets, reduction="none") * batch.weights).sum()
+    for (_, (_, targets, weights)), state in zip(sorted(by_depth.items()), tapped, strict=True):
+        losses = F.cross_entropy(model.logits(state), torch.tensor(targets), reduction="none")
+        loss = loss + (losses * torch.tensor(weights)).sum()
+    return loss
 
 
 @torch.no_grad()

@@ -26,7 +26,9 @@ TEST_SHARE = 16  # one of TEST_SHARE canonical forms is a test problem
 
 
 def split_of(canonical: str) -> str:
-    """The split to which a canonical form belongs."""
+    """The split to which a canonical form belongs. Single operations, the arithmetic itself, are all for training."""
+    if canonical.count("(") == 1:
+        return "train"
     digest = hashlib.sha256(canonical.encode()).digest()
     return "test" if int.from_bytes(digest[:8], "little") % TEST_SHARE == 0 else "train"
 
@@ -42,8 +44,10 @@ def draw(rng: random.Random, split: str, n_steps: int, max_value: int = MAX_VALU
 def generate(split: str, steps: tuple[int, ...], count: int, seed: int) -> Iterator[Problem]:
     """``count`` problems with distinct questions, the step counts in turn.
 
-    Raises ValueError when the language has too few distinct questions of this kind.
+    Raises ValueError when the language has too few distinct questions of this kind, or none.
     """
+    if split == "test" and 1 in steps:
+        raise ValueError("the test split starts at 2 steps: single operations are all for training")
     rng = random.Random(f"{split}/{steps}/{seed}")
     seen: set[bytes] = set()
     repeats = 0
@@ -95,6 +99,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other problems (default 0)")
     parser.add_argument("-o", "--output", type=Path, help="file to write (default: standard output)")
     options = parser.parse_args(arguments)
+    if options.split == "test" and 1 in options.steps:
+        parser.error("the test split starts at 2 steps: single operations are all for training")
     lines = (as_json(made) + "\n" for made in generate(options.split, options.steps, options.count, options.seed))
     try:
         if options.output is None:

@@ -126,7 +126,7 @@ def relations(rng: random.Random, n_steps: int, max_value: int, shuffled: bool =
             facts.append(_sentence(domain.half, a=name, b=b, items=items))
             return name, record.apply("/", source, 2)
         if kind == "times":
-            factor = rng.randint(2, min(5, max(2, max_value // record.value(source))))
+            factor = rng.randint(2, min(4, max(2, max_value // record.value(source))))
             facts.append(_sentence(domain.times, a=name, b=b, items=items, n=rng.choice(TIMES_WORDS[factor])))
             return name, record.apply("*", source, factor)
         more = kind == "more" or record.value(source) < 4
@@ -134,7 +134,7 @@ def relations(rng: random.Random, n_steps: int, max_value: int, shuffled: bool =
         facts.append(_sentence(domain.more if more else domain.fewer, a=name, b=b, items=items, n=number))
         return name, record.apply("+" if more else "-", source, number)
 
-    start = rng.randint(2, 20)
+    start = rng.randint(2, 12)
     known.append((names.pop(), start))
     facts.append(_sentence(domain.base, a=known[0][0], items=items, n=start))
     for _ in range(n_steps - (ending != "plain")):
@@ -184,14 +184,14 @@ class Thread:
     def __init__(self, rng: random.Random, draw: Draw, name: str, items: str, others: list[str]) -> None:
         self.rng, self.draw, self.name, self.items, self.others = rng, draw, name, items, others
         self.pronoun = "he" if name in MALE else "she" if name in FEMALE else name
-        self.quantity: Operand = rng.randint(3, 20)
+        self.quantity: Operand = rng.randint(3, 12)
 
     def opening(self) -> str:
         return f"{self.name} has {self.draw.value(self.quantity)} {self.items}."
 
     def boxes(self) -> str:
         """An opening that is itself a step: some containers with as many things each."""
-        count, each = self.draw.number(2, 9), self.draw.number(2, 12)
+        count, each = self.draw.number(2, 5), self.draw.number(2, 8)
         self.quantity = self.draw.apply("*", count, each)
         return f"{self.name} has {count} {self.rng.choice(CONTAINERS)[1]} with {each} {self.items} each."
 
@@ -202,7 +202,7 @@ class Thread:
         other = rng.choice(self.others)
         roll = rng.random()
         if roll < 0.12 and steps_left >= 2:
-            count, each = draw.number(2, 6), draw.number(2, 9)
+            count, each = draw.number(2, 4), draw.number(2, 6)
             bought = draw.apply("*", count, each)
             self.quantity = draw.apply("+", self.quantity, bought)
             return _sentence(f"{subject} buys {count} {rng.choice(CONTAINERS)[1]} with {each} {self.items} each."), 2
@@ -226,7 +226,7 @@ class Thread:
     def sharing(self) -> tuple[str, str]:
         """A last step that shares the quantity out equally: fact and question."""
         value = self.draw.value(self.quantity)
-        friends = self.rng.choice([n for n in range(2, 10) if value % n == 0 and value // n > 1] or [0])
+        friends = self.rng.choice([n for n in range(2, 6) if value % n == 0 and value // n > 1] or [0])
         if not friends:
             raise Rejected
         self.draw.apply("/", self.quantity, friends)
@@ -311,34 +311,34 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
             return
         if record.value(previous[1]) < 4:
             kind = "more"
-        number = draw.number(2, 12) if kind == "more" else record.below(previous[1], 12)
+        number = draw.number() if kind == "more" else record.below(previous[1])
         facts.append(_sentence("{a} costs {n} dollars {kind} than {b}.", a=a, n=number, kind=kind, b=b))
         price.append((item, record.apply("+" if kind == "more" else "-", previous[1], number)))
 
-    start = draw.number(2, 12)
+    start = draw.number(2, 9)
     price.append((goods.pop(), start))
     facts.append(_sentence("{a} costs {n} dollars.", a=_article(price[0][0][0]), n=start))
     for _ in range(n_relations):
         relate(price[-1], draw)
     bought = price[-1]
-    count = draw.number(2, 9)
+    count = draw.number(2, 5)
     paid = draw.apply("*", bought[1], count)
     basket = f"{count} {bought[0][1]}"
     if two:
         if len(price) == 1:
-            price.append((goods.pop(), draw.number(2, 12)))
+            price.append((goods.pop(), draw.number(2, 9)))
             extra = price[-1]
             facts.append(_sentence("{a} costs {n} dollars.", a=_article(extra[0][0]), n=draw.value(extra[1])))
         else:
             extra = price[rng.randrange(len(price) - 1)]
-        number = draw.number(2, 6)
+        number = draw.number(2, 4)
         paid = draw.apply("+", paid, draw.apply("*", extra[1], number))
         basket += f" and {number} {extra[0][1]}"
     if rng.random() < 0.4:
         relate(rng.choice(price), draw.copy())
     rng.shuffle(facts)
     if left_question:
-        money = rng.randint(draw.value(paid) + 1, max(draw.value(paid) + 1, min(max_value, draw.value(paid) + 30)))
+        money = rng.randint(draw.value(paid) + 1, max(draw.value(paid) + 1, min(max_value, draw.value(paid) + 15)))
         draw.apply("-", money, paid)
         opening = f"{name} has {money} dollars."
         facts.insert(rng.choice((0, len(facts))), opening)
@@ -367,15 +367,15 @@ def numbers(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     for _ in range(n_steps):
         value = draw.value(quantity)
         op = rng.choice("+-*/")
-        high = 12 if rng.random() < 0.7 else max_value
+        high = 9 if rng.random() < 0.8 else max_value
         if op == "+":
             number = draw.number(2, min(high, max_value - value))
         elif op == "-":
             number = draw.below(quantity, high)
         elif op == "*":
-            number = draw.number(2, min(9, max_value // value))
+            number = draw.number(2, min(5, max_value // value))
         else:
-            number = rng.choice([n for n in range(2, 10) if value % n == 0] or [0])
+            number = rng.choice([n for n in range(2, 6) if value % n == 0] or [0])
             if not number:
                 raise Rejected
         quantity = draw.apply(op, quantity, number)

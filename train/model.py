@@ -133,16 +133,28 @@ class Llama(nn.Module):
                 std *= shrink
             nn.init.normal_(parameter, std=std, generator=generator)
 
-    def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor, rows: Tensor | None = None) -> Tensor:
+    def hidden(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        rows: Tensor | None = None,
+        taps: dict[int, Tensor] | None = None,
+        tapped: list[Tensor] | None = None,
+    ) -> Tensor:
         """The state after the final norm, ``[B, T, hidden_size]`` float32, or ``[R, hidden_size]`` of R ``rows``.
 
         ``tokens`` and ``positions`` are ``[B, T]`` int64, ``mask`` is ``[B, 1, T, T]`` float32 added to the attention
         scores (0 or -inf). ``rows`` (int64, into the flattened B·T) saves the last layer's work on all other positions.
+        ``taps`` maps a number of layers n (from 1, the last excluded) to rows; their states after n layers, normed, are
+        appended to ``tapped`` in the order of the layers.
         """
         cos, sin = rotary(positions, self.config.head_dim, self.config.rope_theta)
         x = self.embed_tokens(tokens)
-        for layer in self.layers[:-1]:
+        for depth, layer in enumerate(self.layers[:-1], start=1):
             x = layer(x, cos, sin, mask)
+            if taps is not None and tapped is not None and depth in taps:
+                tapped.append(self.norm(x.flatten(0, 1)[taps[depth]]))
         x = self.layers[-1](x, cos, sin, mask, rows)
         out: Tensor = self.norm(x)
         return out

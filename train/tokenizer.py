@@ -7,6 +7,10 @@ Two vocabulary forms exist for a word: bare (``Tom``, which opens a text) and wi
 the merges that build the bare words are learnt by BPE over the word list alone; then, ranked behind all of them, comes
 one merge ``Ġ`` + word for each word. So no intermediate piece ever starts with a space, and the rule for a closed
 vocabulary is exact: a word is known if and only if ``" " + word`` is one token.
+
+A text's numbers are read digit by digit, but a readout says its value in one token: 10 to 99 are tokens that no merge
+builds, so no text is ever cut into them. So the state at the end of a block has to hold the whole value, not only its
+first digit, and a later block finds it there.
 """
 
 from __future__ import annotations
@@ -55,6 +59,8 @@ def build_json() -> str:
             raise ValueError(f"the word {word!r} did not become one token")
         vocabulary[SPACE + word] = len(vocabulary)
         merges.append((SPACE, word))
+    for number in range(10, 100):
+        vocabulary[str(number)] = len(vocabulary)
     return assemble_json(vocabulary, merges)
 
 
@@ -101,6 +107,10 @@ class Vocabulary:
     def encode(self, text: str) -> list[int]:
         """Ids of a text of the closed language, equal to the full tokenizer's. Raises KeyError for an unknown word."""
         return [self.ids[piece.replace(" ", SPACE)] for piece in _PIECES.findall(text)]
+
+    def value(self, number: int) -> list[int]:
+        """A readout's tokens for a value in 0..99: one token, then end of text. Raises KeyError for other values."""
+        return [self.ids[str(number)], self.end_of_text_id]
 
     def is_known(self, word: str) -> bool:
         """Whether ``word`` belongs to the training vocabulary."""

@@ -12,7 +12,6 @@ from train.curriculum import (
     Readout,
     Sample,
     alpha_k,
-    answer_tokens,
     grounding,
     lambda_t,
     lay_out,
@@ -62,11 +61,11 @@ def test_every_readout_equals_a_plain_run_of_question_blocks_and_answer(model: L
 
 def test_one_readout_does_not_see_another(model: Llama, vocabulary: Vocabulary) -> None:
     question = vocabulary.encode("What is 7 plus 5?")
-    one, other = answer_tokens(12, vocabulary), answer_tokens(48, vocabulary)
+    one, other = vocabulary.value(12), vocabulary.value(48)
 
     def states(first: list[int]) -> torch.Tensor:
         readouts = [Readout(1, first, 1.0), Readout(2, one, 1.0)]
-        batch = lay_out([Sample(question, 2, readouts)], vocabulary)
+        batch = lay_out([Sample(question, 2, readouts, [])], vocabulary)
         with torch.no_grad():
             return model.hidden(batch.tokens, batch.positions, batch.mask, batch.rows)[batch.readout == 1]
 
@@ -78,13 +77,13 @@ def test_grounding_gives_each_block_its_step(vocabulary: Vocabulary) -> None:
     sample = grounding(made, vocabulary, s=0.0)
     assert sample.n_blocks == 4
     assert [(r.k, r.tokens) for r in sample.readouts] == [
-        (t, answer_tokens(value, vocabulary)) for t, value in enumerate(made.values, start=1)
+        (t, vocabulary.value(value)) for t, value in enumerate(made.values, start=1)
     ]
 
 
 def test_early_steps_lose_their_supervision_first_and_the_answer_never() -> None:
     assert [lambda_t(t, 5, 0.0) for t in range(1, 6)] == [1.0] * 5
-    later = [lambda_t(t, 5, 0.75) for t in range(1, 6)]
+    later = [lambda_t(t, 5, 0.82) for t in range(1, 6)]
     assert later == sorted(later)
     assert later[0] == 0.0
     assert [lambda_t(t, 5, 1.0) for t in range(1, 6)] == [0.0, 0.0, 0.0, 0.0, 1.0]
@@ -102,7 +101,7 @@ def test_correct_means_what_greedy_decoding_gives(model: Llama, vocabulary: Voca
     for _ in range(2):
         decoded.append(int(model.logits(plain_run(model, tokens + decoded)[-1]).argmax()))
     wrong = [decoded[0], (decoded[1] + 1) % len(vocabulary)]
-    sample = Sample(question, 1, [Readout(1, decoded, 1.0), Readout(1, wrong, 1.0)])
+    sample = Sample(question, 1, [Readout(1, decoded, 1.0), Readout(1, wrong, 1.0)], [])
     assert readouts_correct(model, lay_out([sample], vocabulary)).tolist() == [True, False]
 
 
@@ -113,3 +112,20 @@ def test_padding_changes_no_loss(model: Llama, vocabulary: Vocabulary) -> None:
         together = loss_sum(model, lay_out([short, long], vocabulary))
         apart = loss_sum(model, lay_out([short], vocabulary)) + loss_sum(model, lay_out([long], vocabulary))
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
+
+
+def test_deep_grounding_reads_each_step_at_its_own_layer(model: Llama, vocabulary: Vocabulary) -> None:
+    """With 5 layers and an offset of 3 only step 1 is read below the top: after 4 layers, at block 1's end."""
+    deep_model = Llama(ModelConfig(len(vocabulary), 64, 64, 5, 4, 2))
+    deep_model.initialise(1)
+    made = draw(random.Random(7), "train", 2)
+    plain, deep = grounding(made, vocabulary, 0.0), grounding(made, vocabulary, 0.0, deep_weight=0.5)
+    tokens = plain.question + vocabulary.block
+    with torch.no_grad():
+        difference = loss_sum(deep_model, lay_out([deep], vocabulary)) - loss_sum(
+            deep_model, lay_out([plain], vocabulary)
+        )
+        deep_model.layers = deep_model.layers[:4]
+        state = plain_run(deep_model, tokens)[-1]
+        expected = -deep_model.logits(state).log_softmax(-1)[vocabulary.value(made.values[0])[0]]
+    torch.testing.assert_close(difference, 0.5 * expected, rtol=1e-4, atol=1e-4)
