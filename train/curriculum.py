@@ -12,7 +12,8 @@ Stage 2, *refinement*: always K = 8 blocks, and every readout predicts the answe
     L_2 = - sum_k alpha_k log p(y | x, m_<=k),   alpha_k = 2k / (K(K+1))
 
 One addition to the paper, for a small model trained from scratch: *deep grounding*. All blocks run through the same
-few layers at once, so a step can only build on an earlier one whose value exists some layers below the top. So the state at the end of block t, read after DEEP_OFFSET + t layers, is also trained to give r_{t+1}. It costs no position and
+few layers at once, so a step can only build on an earlier one whose value exists some layers below the top. So the
+state at the end of block t, read after DEEP_OFFSET + t layers, also learns to give r_{t+1}. It costs no position and
 nothing at inference; ``deep_weight=0`` gives the paper's losses alone.
 """
 
