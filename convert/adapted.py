@@ -18,7 +18,8 @@ from .tokenizer_file import has_tokenizer, read_tokenizer
 def read_adapted(base: Path, folder: Path) -> Checkpoint:
     """The model in ``base`` with the adapter in ``folder`` merged, lazily.
 
-    The adapter's tokenizer and ``rim_config.json`` count where it has them. Raises ConvertError with one line where the two do not belong together.
+    The adapter's tokenizer and ``rim_config.json`` count where it has them. Raises ConvertError with one line where the
+    two do not belong together.
     """
     adapter = read_adapter(folder)
     own = read_tokenizer(folder) if has_tokenizer(folder) else None
@@ -57,7 +58,10 @@ class _Merge:
             if name in self.changes and "trained_rows" in self.changes[name].parts:
                 needed += [index + 1 for index in self.adapter.trained_indices(self.changes[name].module)]
         if len(rows) > 1 or (rows and max(needed, default=0) > min(rows)):
-            raise ConvertError(f"{self.adapter.folder}: its saved embedding has {sorted(rows)} rows, its tokens need {max(needed, default=0)}")
+            raise ConvertError(
+                f"{self.adapter.folder}: its saved embedding has {sorted(rows)} rows, its tokens need "
+                f"{max(needed, default=0)}"
+            )
         if rows:
             return rows.pop()
         own = self.base.tokenizer.n_tokens if own_tokenizer else 0
@@ -78,14 +82,18 @@ class _Merge:
     def _merge_module(self, tensors: dict[str, LazyTensor], name: str, change: Change) -> None:
         weight = f"{name}.weight"
         if weight not in tensors:
-            raise ConvertError(f"{self.adapter.folder} belongs to another base: {self.base.folder} has no {change.module}")
+            raise ConvertError(
+                f"{self.adapter.folder} belongs to another base: {self.base.folder} has no {change.module}"
+            )
         for kind in ("weight", "bias"):
             saved = change.saved(kind)
             if saved is not None:
                 self._check_same(change, saved, tensors.get(f"{name}.{kind}"))
                 tensors[f"{name}.{kind}"] = saved
         if unknown := set(change.parts) - {"lora_A", "lora_B", "magnitude", *_SAVED}:
-            raise ConvertError(f"{self.adapter.folder}: {change.module} has {sorted(unknown)[0]}, which belongs to an embedding")
+            raise ConvertError(
+                f"{self.adapter.folder}: {change.module} has {sorted(unknown)[0]}, which belongs to an embedding"
+            )
         if change.parts.keys() - _SAVED:
             conv = self.base.family.transposed
             tensors[weight] = merged_matrix(self.adapter, change, tensors[weight], conv)
@@ -93,7 +101,10 @@ class _Merge:
     def _check_same(self, change: Change, saved: LazyTensor, base: LazyTensor | None) -> None:
         if base is None or saved.shape != base.shape:
             shape = None if base is None else base.shape
-            raise ConvertError(f"{self.adapter.folder} belongs to another base: {change.module} has the shape {saved.shape}, the base's {shape}")
+            raise ConvertError(
+                f"{self.adapter.folder} belongs to another base: {change.module} has the shape {saved.shape}, the "
+                f"base's {shape}"
+            )
 
     def _vocabulary_matrix(self, name: str) -> LazyTensor | None:
         """The embedding or the head after the merge; None for a head that stays tied."""
@@ -107,7 +118,10 @@ class _Merge:
             raise ConvertError(f"{self.adapter.folder}: {change.module} has a bias, which the base has not")
         if saved is not None:
             if len(saved.shape) != 2 or saved.shape[1] != base.shape[1]:
-                raise ConvertError(f"{self.adapter.folder} belongs to another base: {change.module} is {saved.shape}, the base's {base.shape}")
+                raise ConvertError(
+                    f"{self.adapter.folder} belongs to another base: {change.module} is {saved.shape}, the base's "
+                    f"{base.shape}"
+                )
             matrix = saved
         else:
             tokens = frozenset(self.base.tokenizer.vocabulary.values()) | frozenset(self.base.tokenizer.added)
@@ -124,14 +138,17 @@ class _Merge:
             return matrix
         rows, indices = change.parts["trained_rows"], self.adapter.trained_indices(change.module)
         if rows.shape != (len(indices), *matrix.shape[1:]):
-            raise ConvertError(f"{self.adapter.folder} belongs to another base: {len(indices)} trained rows of {change.module} have the shape {rows.shape}")
+            raise ConvertError(
+                f"{self.adapter.folder} belongs to another base: {len(indices)} trained rows of {change.module} have "
+                f"the shape {rows.shape}"
+            )
         return with_rows(matrix, dict(zip(indices, rows.whole(), strict=True)))
 
     def _is_untied(self, change: Change) -> bool:
         """Whether a head that the base ties to the embedding differs from it after the merge.
 
-        peft changes the two together for trained rows, and apart for everything else: an embedding saved or adapted alone leaves
-        the head as it was.
+        peft changes the two together for trained rows, and apart for everything else: an embedding saved or adapted
+            alone leaves the head as it was.
         """
         embedding = self.changes.get(self.embedding, Change(self.embedding))
         own = {role: part for role, part in change.parts.items() if role != "trained_rows"}
@@ -150,8 +167,16 @@ class _Merge:
         change = self.changes.get(self.embedding, Change(self.embedding))
         trained = set(self.adapter.trained_indices(change.module)) if "trained_rows" in change.parts else set()
         covered = change.saved() is not None or "lora_embedding_A" in change.parts
-        if spec is not None and not covered and not set(spec.memory_ids) <= trained and max(spec.memory_ids) >= self.base.n_vocab:
-            notices.append("THE MEMORY TOKENS ARE UNTRAINED: the adapter holds no embeddings for them, so they get the mean embedding")
+        if (
+            spec is not None
+            and not covered
+            and not set(spec.memory_ids) <= trained
+            and max(spec.memory_ids) >= self.base.n_vocab
+        ):
+            notices.append(
+                "THE MEMORY TOKENS ARE UNTRAINED: the adapter holds no embeddings for them, so they get the mean "
+                "embedding"
+            )
         return notices
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint on its way to a file: configuration, tensors, tokenizer and memory-slot metadata, checked against each other."""
+"""A checkpoint on its way to a file: configuration, tensors, tokenizer and memory-slot metadata that fit each other."""
 
 from __future__ import annotations
 
@@ -62,13 +62,15 @@ class Checkpoint:
 def read_checkpoint(folder: Path, tokenizer: Tokenizer | None = None) -> Checkpoint:
     """Read a model's folder; nothing but headers of tensors is read yet.
 
-    ``tokenizer`` takes the place of the folder's own. Raises ConvertError with one line for a folder that cannot be converted, SpecError
-    for memory-slot metadata that contradicts itself.
+    ``tokenizer`` takes the place of the folder's own. Raises ConvertError with one line for a folder that cannot be
+    converted, SpecError for memory-slot metadata that contradicts itself.
     """
     check_folder(folder)
     config = read_json(folder / "config.json")
     if config.get("quantization_config"):
-        raise ConvertError(f"{folder} is quantized already (quantization_config): convert the model in F32, F16 or BF16")
+        raise ConvertError(
+            f"{folder} is quantized already (quantization_config): convert the model in F32, F16 or BF16"
+        )
     family = family_of(config)
     config = family.text_config(config)
     family.check(config)
@@ -87,7 +89,9 @@ def read_checkpoint(folder: Path, tokenizer: Tokenizer | None = None) -> Checkpo
         spec=read_spec(folder, found),
         name=str((source or {}).get("name") or folder.resolve().name),
         license=str(source["license"]) if source and source.get("license") else None,
-        notices=(f"{left_out} tensors of other modalities are left out: the text model is converted",) if left_out else (),
+        notices=(f"{left_out} tensors of other modalities are left out: the text model is converted",)
+        if left_out
+        else (),
     )
     _check_tensors(checkpoint)
     return checkpoint
@@ -116,7 +120,10 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
         if name not in checkpoint.tensors:
             raise ConvertError(f"{folder} lacks the tensor {name!r}: the checkpoint is incomplete")
         if checkpoint.tensors[name].shape != shape:
-            raise ConvertError(f"{folder}: the tensor {name!r} has the shape {checkpoint.tensors[name].shape}, config.json says {shape}")
+            raise ConvertError(
+                f"{folder}: the tensor {name!r} has the shape {checkpoint.tensors[name].shape}, config.json says "
+                f"{shape}"
+            )
     heads = [family.embedding] if family.is_tied(config) else [family.embedding, family.head]
     n_vocab = config.get("vocab_size")
     for name in heads:
@@ -124,7 +131,10 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
             raise ConvertError(f"{folder} lacks the tensor {name!r}: the checkpoint is incomplete")
         shape = checkpoint.tensors[name].shape
         if len(shape) != 2 or shape[1] != family.width(config) or shape[0] != n_vocab:
-            raise ConvertError(f"{folder}: the tensor {name!r} has the shape {shape}, config.json says {(n_vocab, family.width(config))}")
+            raise ConvertError(
+                f"{folder}: the tensor {name!r} has the shape {shape}, config.json says "
+                f"{(n_vocab, family.width(config))}"
+            )
     if stray := sorted(set(checkpoint.tensors) - set(wanted) - set(heads)):
         raise ConvertError(f"{folder}: no place in a {family.architecture} model for the tensor {stray[0]!r}")
 
@@ -132,8 +142,8 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
 def read_spec(folder: Path, tokenizer: Tokenizer) -> RimSpec | None:
     """The memory-slot metadata of ``rim_config.json`` and ``rim_probe.safetensors``; None for a plain model.
 
-    Ids that the file leaves out are those of the tokens ``<|rim_begin|>``, ``<|rim_memory|>``, ``<|rim_end|>``. Raises SpecError
-    where it contradicts itself, ConvertError where the tokenizer lacks the memory tokens.
+    Ids that the file leaves out are those of the tokens ``<|rim_begin|>``, ``<|rim_memory|>``, ``<|rim_end|>``. Raises
+    SpecError where it contradicts itself, ConvertError where the tokenizer lacks the memory tokens.
     """
     if not (folder / "rim_config.json").exists():
         return None
@@ -142,7 +152,10 @@ def read_spec(folder: Path, tokenizer: Tokenizer) -> RimSpec | None:
         index = tokenizer.id_of(text)
         if stated.get(key) is None:
             if index is None:
-                raise ConvertError(f"{tokenizer.folder}/tokenizer.json has no memory token {text!r}, and rim_config.json gives no {key}")
+                raise ConvertError(
+                    f"{tokenizer.folder}/tokenizer.json has no memory token {text!r}, and rim_config.json gives no "
+                    f"{key}"
+                )
             stated[key] = index
     weight = bias = None
     if (folder / PROBE_FILE).exists():
@@ -165,9 +178,15 @@ def _check_memory_tokens(folder: Path, spec: RimSpec, tokenizer: Tokenizer) -> N
     for (key, text), index in zip(MEMORY_TEXTS.items(), spec.memory_ids, strict=True):
         found = tokenizer.text_of(index)
         if found is None:
-            raise ConvertError(f"{tokenizer.folder}/tokenizer.json has no token {index}, which rim_config.json names as {key}")
+            raise ConvertError(
+                f"{tokenizer.folder}/tokenizer.json has no token {index}, which rim_config.json names as {key}"
+            )
         other: Any = tokenizer.id_of(text)
         if other not in (None, index):
-            raise ConvertError(f"{folder}/rim_config.json says {key} is {index} ({found!r}), but {text!r} is token {other}")
+            raise ConvertError(
+                f"{folder}/rim_config.json says {key} is {index} ({found!r}), but {text!r} is token {other}"
+            )
         if index not in tokenizer.added and not (found.startswith(("<", "[")) and found.endswith((">", "]"))):
-            raise ConvertError(f"{folder}/rim_config.json names token {index} as {key}, but that is the ordinary token {found!r}")
+            raise ConvertError(
+                f"{folder}/rim_config.json names token {index} as {key}, but that is the ordinary token {found!r}"
+            )

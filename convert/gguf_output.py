@@ -50,9 +50,9 @@ def write_gguf(
 ) -> list[str]:
     """Write ``checkpoint`` to ``output``; returns what a user should be told.
 
-    ``outtype`` (a key of ``OUTPUT_TYPES``) is the type of the matrices; vectors (norms, biases) and learnt positions are F32. ``progress``
-    gets bytes done and bytes in all. The same checkpoint always gives the same bytes. Raises ConvertError for a checkpoint or a place that
-    will not do, OSError where the file cannot be written.
+    ``outtype`` (a key of ``OUTPUT_TYPES``) is the type of the matrices; vectors (norms, biases) and learnt positions
+    are F32. ``progress`` gets bytes done and bytes in all. The same checkpoint always gives the same bytes. Raises
+    ConvertError for a checkpoint or a place that will not do, OSError where the file cannot be written.
     """
     check_output(output, force)
     family, config = checkpoint.family, checkpoint.config
@@ -85,7 +85,9 @@ def _plan(checkpoint: Checkpoint, matrix: Kind) -> list[_Output]:
     for name in sorted(checkpoint.tensors):
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if target is None:
-            raise ConvertError(f"{checkpoint.folder}: no place in GGUF for the tensor {name!r} of this {family.architecture} model")
+            raise ConvertError(
+                f"{checkpoint.folder}: no place in GGUF for the tensor {name!r} of this {family.architecture} model"
+            )
         canonical = LazyTensor(name, checkpoint.tensors[name].shape, checkpoint.tensors[name].read)
         planned.append((target, family.transform(canonical, config)))
     planned += [(tensor.name, tensor) for tensor in family.extra_tensors(config)]
@@ -103,7 +105,9 @@ def _kind(target: str, shape: tuple[int, ...], matrix: Kind) -> Kind:
 def _write(writer: gguf.GGUFWriter, outputs: list[_Output], path: Path, force: bool, progress: Progress | None) -> None:
     done, total = 0, sum(output.size_bytes for output in outputs)
     for output in outputs:
-        writer.add_tensor_info(output.name, output.source.shape, np.dtype(np.float32), output.size_bytes, raw_dtype=output.kind)
+        writer.add_tensor_info(
+            output.name, output.source.shape, np.dtype(np.float32), output.size_bytes, raw_dtype=output.kind
+        )
     with whole_file(path, force) as place:
         try:
             writer.write_header_to_file(path=place)
@@ -140,11 +144,15 @@ def _encoded(chunk: FloatArray, output: _Output) -> npt.NDArray[np.uint8]:
         with np.errstate(over="ignore"):
             half = data.astype("<f2")
         if not np.isfinite(half).all():
-            raise ConvertError(f"the tensor {output.source.name!r} holds values beyond the range of F16: use --outtype bf16 or f32")
+            raise ConvertError(
+                f"the tensor {output.source.name!r} holds values beyond the range of F16: use --outtype bf16 or f32"
+            )
         return half.reshape(-1).view(np.uint8)
     if output.kind == Kind.F32:
         return data.reshape(-1).view(np.uint8)
     encoded = np.ascontiguousarray(gguf.quantize(data, output.kind)).reshape(-1).view(np.uint8)
     if output.kind == Kind.BF16 and ((encoded.view("<u2") & 0x7F80) == 0x7F80).any():
-        raise ConvertError(f"the tensor {output.source.name!r} holds values beyond the range of BF16: use --outtype f32")
+        raise ConvertError(
+            f"the tensor {output.source.name!r} holds values beyond the range of BF16: use --outtype f32"
+        )
     return encoded

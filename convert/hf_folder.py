@@ -84,11 +84,15 @@ def _indexed(folder: Path, index: Path) -> dict[str, LazyTensor]:
         if name != Path(name).name or "\\" in name or not name.endswith(".safetensors"):
             raise ConvertError(f"{index} points to {name!r}; a shard must be a .safetensors file in the same folder")
         if not (folder / name).is_file():
-            raise ConvertError(f"{folder} lacks the shard {name} that model.safetensors.index.json names: download it again")
+            raise ConvertError(
+                f"{folder} lacks the shard {name} that model.safetensors.index.json names: download it again"
+            )
         files[name] = read_tensors(folder / name)
     for tensor, name in places.items():
         if tensor not in files[name]:
-            raise ConvertError(f"{folder / name} lacks the tensor {tensor!r} that model.safetensors.index.json places there")
+            raise ConvertError(
+                f"{folder / name} lacks the tensor {tensor!r} that model.safetensors.index.json places there"
+            )
     return {tensor: files[places[tensor]][tensor] for tensor in sorted(places)}
 
 

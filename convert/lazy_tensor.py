@@ -1,4 +1,4 @@
-"""Tensors that are read in runs of rows when they are written, so that a model of any size passes through little memory."""
+"""Tensors that are read in runs of rows when they are written: a model of any size passes through little memory."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class LazyTensor:
         for start in range(0, self.shape[0], step):
             yield self.read(start, min(start + step, self.shape[0]))
 
-    def map_whole(self, function: Callable[[FloatArray], FloatArray], shape: tuple[int, ...] | None = None) -> LazyTensor:
+    def map_whole(
+        self, function: Callable[[FloatArray], FloatArray], shape: tuple[int, ...] | None = None
+    ) -> LazyTensor:
         """The tensor after ``function``, which needs all values at once and gives ``shape`` (default: the same)."""
         return replace(self, shape=shape or self.shape, read=lambda start, stop: function(self.whole())[start:stop])
 

@@ -1,7 +1,7 @@
 """A PEFT LoRA adapter: its configuration and tensors, and their sum with a base tensor, in FP32 and row by row.
 
-``W' = W + (alpha / r) B A`` (Hu et al., arXiv 2106.09685); with DoRA each output row is then scaled to its trained length
-(Liu et al., arXiv 2402.09353). The names are those that peft's ``save_pretrained`` writes.
+``W' = W + (alpha / r) B A`` (Hu et al., arXiv 2106.09685); with DoRA each output row is then scaled to its trained
+length (Liu et al., arXiv 2402.09353). The names are those that peft's ``save_pretrained`` writes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .safetensors_file import read_tensors
 
 _PREFIX = "base_model.model."
 _UNMERGEABLE = (
-    "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "lora_bias", "megatron_config", "monteclora_config",
-    "target_parameters", "velora_config",
+    "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "lora_bias", "megatron_config",
+    "monteclora_config", "target_parameters", "velora_config",
 )  # fmt: skip
 _PLAIN_STARTS = ("gaussian", "eva", "orthogonal", "true", "false")  # ways to start that leave the base as it was
 _ROLES = (
@@ -51,7 +51,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Adapter:
-    """``adapter_config.json`` and the changes of ``adapter_model.safetensors``, by module name (``model.layers.0...``)."""
+    """``adapter_config.json``, and the changes of ``adapter_model.safetensors`` by module (``model.layers.0...``)."""
 
     folder: Path
     config: dict[str, Any]
@@ -62,7 +62,10 @@ class Adapter:
         stated = _by_pattern(self.config.get("rank_pattern"), module, self.config.get("r"))
         alpha = _by_pattern(self.config.get("alpha_pattern"), module, self.config.get("lora_alpha"))
         if stated != rank or isinstance(alpha, bool) or not isinstance(alpha, int | float):
-            raise ConvertError(f"{self.folder}: {module} has rank {rank}, adapter_config.json says r {stated!r} and lora_alpha {alpha!r}")
+            raise ConvertError(
+                f"{self.folder}: {module} has rank {rank}, adapter_config.json says r {stated!r} and lora_alpha "
+                f"{alpha!r}"
+            )
         return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
     def trained_indices(self, module: str) -> list[int]:
@@ -72,12 +75,14 @@ class Adapter:
             own = [ids for name, ids in stated.items() if module == name or module.endswith(f".{name}")]
             stated = own[0] if own else next(iter(stated.values()), None)  # a tied head is trained with the embedding's
         if not isinstance(stated, list) or not all(type(index) is int and index >= 0 for index in stated):
-            raise ConvertError(f"{self.folder}/adapter_config.json names no trainable_token_indices for the trained rows of {module}")
+            raise ConvertError(
+                f"{self.folder}/adapter_config.json names no trainable_token_indices for the trained rows of {module}"
+            )
         return stated
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Read an adapter's folder. Raises ConvertError, by name, for kinds that cannot be merged, OSError where it cannot be read."""
+    """Read an adapter's folder. Raises ConvertError, by name, for kinds that cannot be merged; OSError."""
     check_folder(folder)
     config = read_json(folder / "adapter_config.json")
     _check_config(folder, config)
@@ -97,13 +102,23 @@ def _check_config(folder: Path, config: dict[str, Any]) -> None:
     where = f"{folder}/adapter_config.json"
     if config.get("peft_type") != "LORA":
         raise ConvertError(f"{where} describes a {config.get('peft_type')} adapter; only LORA can be merged")
-    used = [key for key, value in config.items() if key.startswith("use_") and value and key not in ("use_rslora", "use_dora")]
+    used = [
+        key
+        for key, value in config.items()
+        if key.startswith("use_") and value and key not in ("use_rslora", "use_dora")
+    ]
     for key in (*_UNMERGEABLE, *used):
         if config.get(key):
-            raise ConvertError(f"{where} has {key}, which cannot be merged: merge it with peft (merge_and_unload) and convert the result")
+            raise ConvertError(
+                f"{where} has {key}, which cannot be merged: merge it with peft (merge_and_unload) and convert the "
+                "result"
+            )
     start = config.get("init_lora_weights", True)
     if isinstance(start, str) and start.lower() not in _PLAIN_STARTS:
-        raise ConvertError(f"{where} has init_lora_weights {start!r}, which changes the base: save it with path_initial_model_for_weight_conversion")
+        raise ConvertError(
+            f"{where} has init_lora_weights {start!r}, which changes the base: save it with "
+            "path_initial_model_for_weight_conversion"
+        )
 
 
 def _role(folder: Path, name: str) -> tuple[str, str]:
@@ -139,7 +154,7 @@ def merged_matrix(adapter: Adapter, change: Change, base: LazyTensor, transposed
 
     def rows(weight: FloatArray, start: int, stop: int) -> FloatArray:
         """Output rows ``start..stop`` after the change; ``weight`` holds them before it."""
-        changed = weight + np.float32(scale) * (high.read(start, stop) @ low.whole())
+        changed: FloatArray = weight + np.float32(scale) * (high.read(start, stop) @ low.whole())
         if lengths is not None:
             norm = np.sqrt((changed.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
             changed = changed * (lengths.read(start, stop)[:, None] / norm).astype(np.float32)
@@ -154,11 +169,20 @@ def merged_embedding(adapter: Adapter, change: Change, base: LazyTensor) -> Lazy
     """An embedding plus its low-rank change. Raises ConvertError where the shapes are those of another base."""
     low, high = change.parts.get("lora_embedding_A"), change.parts.get("lora_embedding_B")
     if low is None or high is None or "magnitude" in change.parts:
-        raise ConvertError(f"{adapter.folder}: the change of the embedding {change.module} cannot be merged (half a pair, or DoRA)")
-    _check_pair(adapter, change, base, low.shape == (high.shape[-1], base.shape[0]) and high.shape == (base.shape[1], low.shape[0]))
+        raise ConvertError(
+            f"{adapter.folder}: the change of the embedding {change.module} cannot be merged (half a pair, or DoRA)"
+        )
+    _check_pair(
+        adapter,
+        change,
+        base,
+        low.shape == (high.shape[-1], base.shape[0]) and high.shape == (base.shape[1], low.shape[0]),
+    )
     scale = np.float32(adapter.scale(change.module, low.shape[0]))
     return LazyTensor(
-        base.name, base.shape, lambda start, stop: base.read(start, stop) + scale * (low.whole()[:, start:stop].T @ high.whole().T)
+        base.name,
+        base.shape,
+        lambda start, stop: base.read(start, stop) + scale * (low.whole()[:, start:stop].T @ high.whole().T),
     )
 
 
@@ -169,4 +193,6 @@ def _check_pair(adapter: Adapter, change: Change, base: LazyTensor, fits: bool) 
 
 def _other_base(adapter: Adapter, change: Change, base: LazyTensor) -> ConvertError:
     shapes = ", ".join(f"{role} {part.shape}" for role, part in sorted(change.parts.items()))
-    return ConvertError(f"{adapter.folder} belongs to another base: {change.module} has {shapes}, the base's matrix is {base.shape}")
+    return ConvertError(
+        f"{adapter.folder} belongs to another base: {change.module} has {shapes}, the base's matrix is {base.shape}"
+    )

@@ -14,7 +14,8 @@ from .failure import ConvertError
 from .lazy_tensor import LazyTensor, mean_row, with_rows
 
 UNTRAINED = (
-    "THE MEMORY TOKENS ARE UNTRAINED: {blocks} blocks of {size} were added with the mean embedding, so the blocks carry no reasoning "
+    "THE MEMORY TOKENS ARE UNTRAINED: {blocks} blocks of {size} were added with the mean embedding, so the blocks "
+    "carry no reasoning "
     "until the model is trained with them"
 )
 
@@ -46,9 +47,10 @@ def grow(checkpoint: Checkpoint, fresh: Iterable[int], n_rows: int) -> Checkpoin
 
 
 def add_memory_tokens(checkpoint: Checkpoint, block_count: int, block_size: int) -> Checkpoint:
-    """Give a plain model memory blocks: tokens the tokenizer lacks are added behind all others, as ``tokenizer.add_tokens`` would.
+    """Give a plain model memory blocks: tokens that the tokenizer lacks are added behind all others.
 
-    Padding rows of the embedding are used before it grows. Raises ConvertError for a model that has memory blocks already.
+    Padding rows of the embedding are used before it grows. Raises ConvertError for a model that has memory blocks
+    already.
     """
     if checkpoint.spec is not None:
         raise ConvertError(f"{checkpoint.folder} has memory blocks already (rim_config.json): leave --blocks out")
@@ -74,7 +76,7 @@ def add_memory_tokens(checkpoint: Checkpoint, block_count: int, block_size: int)
     if fresh:
         notice = UNTRAINED.format(blocks=block_count, size=block_size)
     else:
-        notice = f"the tokenizer has the memory tokens already; whether they were trained with {block_count} blocks of {block_size} is not known"
+        notice = "the tokenizer has the memory tokens already; whether they were trained with such blocks is not known"
     return replace(
         checkpoint,
         tokenizer=tokenizer.with_control_tokens(fresh),

@@ -1,7 +1,7 @@
 """libllama's names for the pre-tokenizers of byte-level BPE tokenizers, recognised from ``tokenizer.json``.
 
-libllama knows pre-tokenizers by name only, each with its regular expressions built in (``src/llama-vocab.cpp``); a wrong name gives
-other token ids, so what is not recognised exactly is refused.
+libllama knows pre-tokenizers by name only, each with its regular expressions built in (``src/llama-vocab.cpp``); a
+wrong name gives other token ids, so what is not recognised exactly is refused.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def pre_tokenizer_name(tokenizer: Tokenizer) -> str:
             name = _BY_EXPRESSION.get((str((split.get("pattern") or {}).get("Regex")), ignore_merges))
     if name is None:
         found = compact(tokenizer.parsed.get("pre_tokenizer")) + (" with ignore_merges" if ignore_merges else "")
-        raise ConvertError(f"{tokenizer.folder}/tokenizer.json has a pre-tokenizer that libllama does not know: {found}")
+        raise ConvertError(
+            f"{tokenizer.folder}/tokenizer.json has a pre-tokenizer that libllama does not know: {found}"
+        )
     return name
 
 

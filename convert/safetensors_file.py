@@ -1,7 +1,8 @@
 """The safetensors format, read with plain file reads.
 
 A file is ``u64 header length, JSON header, data``; the header maps names to dtype, shape and the range of the data
-(https://huggingface.co/docs/safetensors). Memory maps are avoided on purpose: their pages count as the process's memory.
+(https://huggingface.co/docs/safetensors). Memory maps are avoided on purpose: their pages count as the process's
+memory.
 """
 
 from __future__ import annotations
@@ -64,9 +65,13 @@ def _tensor(path: Path, name: str, entry: Any, data_offset: int, data_size: int)
 
     def read(start: int, stop: int) -> FloatArray:
         if dtype not in _FLOATS:
-            raise ConvertError(f"{path}: the tensor {name!r} has the type {dtype}; only F64, F32, F16 and BF16 can be converted")
+            raise ConvertError(
+                f"{path}: the tensor {name!r} has the type {dtype}; only F64, F32, F16 and BF16 can be converted"
+            )
         row = prod(shape[1:])
-        raw = _read_bytes(path, name, data_offset + begin + start * row * _BYTES[dtype], (stop - start) * row * _BYTES[dtype])
+        raw = _read_bytes(
+            path, name, data_offset + begin + start * row * _BYTES[dtype], (stop - start) * row * _BYTES[dtype]
+        )
         return _as_float32(raw, dtype).reshape(stop - start, *shape[1:])
 
     return LazyTensor(name, shape, read)

@@ -4,8 +4,8 @@
     python convert/to_gguf.py BASE --adapter LORA -o model.gguf
     python convert/to_gguf.py PLAIN --blocks 8 --block-size 2 -o model.gguf
 
-One shape: read the folder, merge or extend it, map tensors and names (``families/``), write the file whole or not at all. A folder
-without ``rim_config.json`` becomes a plain model. The same folder always gives the same bytes.
+One shape: read the folder, merge or extend it, map tensors and names (``families/``), write the file whole or not at
+all. A folder without ``rim_config.json`` becomes a plain model. The same folder always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-if __name__ == "__main__" and not __package__:  # run as a file: this checkout instead of this folder is where packages are
+if (
+    __name__ == "__main__" and not __package__
+):  # run as a file: this checkout instead of this folder is where packages are
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     __package__ = "convert"
 
 from rim_edge.errors import OptionError, RimError
-from rim_edge.spec import MAX_BLOCK_SIZE, MAX_BLOCKS
+from rim_edge.spec import BEGIN_TEXT, MAX_BLOCK_SIZE, MAX_BLOCKS
 
 from .adapted import read_adapted
 from .checkpoint import read_checkpoint
@@ -45,14 +48,17 @@ def convert(
     """Write the model in ``folder`` as GGUF to ``output``; returns what a user should be told.
 
     Args:
-        outtype: ``bf16``, ``f16``, ``f32`` or ``q8_0``, the type of the matrices; vectors (norms, biases) are always F32.
+        outtype: ``bf16``, ``f16``, ``f32`` or ``q8_0``, the type of the matrices; vectors (norms, biases) are always
+            F32.
         force: overwrite ``output``.
         adapter: folder of a PEFT LoRA adapter that is merged into the model.
-        blocks, block_size: K and M of memory blocks for a model that has none; their tokens are untrained. ``block_size`` defaults to 2.
+        blocks, block_size: K and M of memory blocks for a model that has none; their tokens are untrained.
+            ``block_size`` defaults to 2.
         progress: called with bytes done and bytes in all.
 
     Raises:
-        OptionError: options that make no sense. ConvertError, SpecError: a folder that cannot be converted, or an output that exists.
+        OptionError: options that make no sense. ConvertError, SpecError: a folder that cannot be converted, or an
+            output that exists.
         OSError: a file that cannot be read or written.
     """
     if outtype not in OUTPUT_TYPES:
@@ -67,6 +73,9 @@ def convert(
     checkpoint = read_adapted(folder, adapter) if adapter is not None else read_checkpoint(folder)
     if blocks is not None:
         checkpoint = add_memory_tokens(checkpoint, blocks, 2 if block_size is None else block_size)
+    elif checkpoint.spec is None and checkpoint.tokenizer.id_of(BEGIN_TEXT) is not None:
+        notice = "the tokenizer has memory tokens, but there is no rim_config.json: a plain model is written"
+        checkpoint = replace(checkpoint, notices=(*checkpoint.notices, notice))
     return write_gguf(checkpoint, output, outtype, force, progress)
 
 
@@ -77,12 +86,18 @@ def main(arguments: list[str] | None = None) -> int:
         description="Convert a Hugging Face folder (with or without memory blocks) to GGUF.",
         epilog="example: python convert/to_gguf.py runs/rim-tiny/hf -o rim-tiny.gguf --outtype bf16",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder with config.json, *.safetensors, tokenizer.json")
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help="folder with config.json, *.safetensors, tokenizer.json"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="GGUF file to write")
-    parser.add_argument("--outtype", choices=sorted(OUTPUT_TYPES), default="bf16", help="type of matrices (default bf16)")
+    parser.add_argument(
+        "--outtype", choices=sorted(OUTPUT_TYPES), default="bf16", help="type of matrices (default bf16)"
+    )
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="PEFT LoRA adapter to merge into the model")
     parser.add_argument("--blocks", type=int, metavar="K", help="give a plain model K untrained memory blocks")
-    parser.add_argument("--block-size", type=int, metavar="M", help="memory tokens per block, with --blocks (default 2)")
+    parser.add_argument(
+        "--block-size", type=int, metavar="M", help="memory tokens per block, with --blocks (default 2)"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite the output file")
     options = parser.parse_args(arguments)
     previous = signal.signal(signal.SIGTERM, _interrupt)

@@ -18,7 +18,8 @@ class Tokenizer:
     Attributes:
         folder: where it was found; ``tokenizer_config.json`` and chat templates lie beside it.
         parsed: the JSON object.
-        added: tokens beside the model's own vocabulary, by id: their JSON objects, ``content`` and ``special`` among others.
+        added: tokens beside the model's own vocabulary, by id: their JSON objects, ``content`` and ``special`` among
+            others.
         vocabulary: the model's own tokens, text to id.
     """
 
@@ -54,7 +55,9 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a folder. Raises ConvertError with one line where there is none or it is damaged."""
     path = folder / "tokenizer.json"
     if not path.exists():
-        raise ConvertError(f"{folder} has no tokenizer.json: save the model's fast tokenizer there (tokenizer.save_pretrained)")
+        raise ConvertError(
+            f"{folder} has no tokenizer.json: save the model's fast tokenizer there (tokenizer.save_pretrained)"
+        )
     parsed = read_json(path)
     try:
         added = {token["id"]: token for token in parsed.get("added_tokens") or []}

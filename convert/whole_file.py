@@ -25,8 +25,9 @@ def check_output(path: Path, force: bool) -> None:
 def whole_file(path: Path, force: bool = False) -> Iterator[Path]:
     """Yield a path to write to; what was written becomes ``path`` when the block ends well.
 
-    On Linux the file has no name until then, so that nothing is left whatever ends the process; elsewhere it is a temporary
-    file beside ``path``, removed by every exception. Raises ConvertError as :func:`check_output` does, OSError.
+    On Linux the file has no name until then, so that nothing is left whatever ends the process; elsewhere it is a
+    temporary file beside ``path``, removed by every exception. Raises ConvertError as :func:`check_output` does,
+    OSError.
     """
     check_output(path, force)
     handle = _nameless(path.parent)
@@ -68,7 +69,9 @@ def _named(handle: int, path: Path) -> str:
     name = str(path.with_name(f".{path.name}.{os.getpid()}.tmp"))
     with suppress(FileNotFoundError):
         os.unlink(name)
-    os.link(f"/proc/self/fd/{handle}", name, src_dir_fd=0, follow_symlinks=True)  # src_dir_fd: only linkat can follow the link
+    os.link(
+        f"/proc/self/fd/{handle}", name, src_dir_fd=0, follow_symlinks=True
+    )  # src_dir_fd: only linkat can follow the link
     return name
 
 

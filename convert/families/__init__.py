@@ -25,7 +25,9 @@ def family_of(config: Config) -> Family:
     """The family of a configuration. Raises ConvertError for one that is not known."""
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in FAMILIES:
-        raise ConvertError(f"config.json has model_type {kind!r}, which cannot be converted; known are {', '.join(FAMILIES)}")
+        raise ConvertError(
+            f"config.json has model_type {kind!r}, which cannot be converted; known are {', '.join(FAMILIES)}"
+        )
     return FAMILIES[kind]
 
 

@@ -15,8 +15,8 @@ Shapes = dict[str, tuple[int, ...]]
 class Family:
     """Maps one kind of model of transformers to one architecture of GGUF.
 
-    Tensor names are those of the model with its language-model head (``model.embed_tokens.weight``, ``lm_head.weight``);
-    :meth:`canonical` brings other spellings there.
+    Tensor names are those of the model with its language-model head (``model.embed_tokens.weight``,
+    ``lm_head.weight``); :meth:`canonical` brings other spellings there.
 
     Attributes:
         architecture: GGUF's name of it.

@@ -27,7 +27,7 @@ def integer(config: Config, key: str, default: int | None = None) -> int:
 
 
 def require(config: Config, key: str, allowed: tuple[Any, ...], default: Any) -> None:
-    """Raise ConvertError unless ``config[key]`` (or the default) is one of ``allowed``: libllama computes only those."""
+    """Raise ConvertError unless ``config[key]`` (or the default) is one of ``allowed``: all that libllama computes."""
     value = config.get(key, default)
     if value not in allowed:
         wanted = " or ".join(repr(a) for a in allowed)
@@ -36,7 +36,10 @@ def require(config: Config, key: str, allowed: tuple[Any, ...], default: Any) ->
 
 def rope_parameters(config: Config, default_theta: float) -> dict[str, Any]:
     """``{"rope_type": ..., "rope_theta": ..., ...}``, from ``rope_parameters`` or ``rope_theta`` + ``rope_scaling``."""
-    stated = config.get("rope_parameters") or {"rope_theta": config.get("rope_theta"), **(config.get("rope_scaling") or {})}
+    stated = config.get("rope_parameters") or {
+        "rope_theta": config.get("rope_theta"),
+        **(config.get("rope_scaling") or {}),
+    }
     if not isinstance(stated, dict):
         raise ConvertError("config.json: the rotary parameters are no JSON object")
     rope = dict(stated)
@@ -44,5 +47,7 @@ def rope_parameters(config: Config, default_theta: float) -> dict[str, Any]:
     if rope.get("rope_theta") is None:
         rope["rope_theta"] = config.get("rope_theta") or default_theta
     if (factor := rope.get("partial_rotary_factor", config.get("partial_rotary_factor"))) not in (None, 1, 1.0):
-        raise ConvertError(f"config.json rotates a part of each head (partial_rotary_factor {factor}), which is not converted")
+        raise ConvertError(
+            f"config.json rotates a part of each head (partial_rotary_factor {factor}), which is not converted"
+        )
     return rope

@@ -46,7 +46,9 @@ class Decoder(Family):
         n_kv = integer(config, "num_key_value_heads", n_head)
         width = integer(config, "head_dim", self.head_dim or self.width(config) // n_head)
         if n_head % n_kv or width % 2:
-            raise ConvertError(f"config.json has {n_head} heads over {n_kv} key/value heads of width {width}, which do not fit")
+            raise ConvertError(
+                f"config.json has {n_head} heads over {n_kv} key/value heads of width {width}, which do not fit"
+            )
         return n_head, n_kv, width
 
     def rope(self, config: Config) -> dict[str, Any]:
@@ -79,14 +81,19 @@ class Decoder(Family):
 
     def shapes(self, config: Config) -> Shapes:
         layer = self.layer_shapes(config)
-        shapes = {f"model.layers.{n}.{name}": shape for n in range(self.n_layers(config)) for name, shape in layer.items()}
+        shapes = {
+            f"model.layers.{n}.{name}": shape for n in range(self.n_layers(config)) for name, shape in layer.items()
+        }
         return {**shapes, "model.norm.weight": (self.width(config),)}
 
     def check(self, config: Config) -> None:
         require(config, self.activation_key, self.activations, self.activations[0])
         kind = self.rope(config)["rope_type"]
         if kind not in self.rope_types:
-            raise ConvertError(f"config.json has rotary scaling {kind!r}; known for {self.architecture} are {', '.join(self.rope_types)}")
+            raise ConvertError(
+                f"config.json has rotary scaling {kind!r}; known for {self.architecture} are "
+                f"{', '.join(self.rope_types)}"
+            )
 
     def add_hyperparameters(self, writer: gguf.GGUFWriter, config: Config, n_vocab: int) -> None:
         n_head, n_kv, head = self.n_heads(config)
@@ -114,7 +121,9 @@ def _add_rope_scaling(writer: gguf.GGUFWriter, rope: dict[str, Any], config: Con
     elif rope["rope_type"] == "yarn":
         changed = [key for key in ("attention_factor", "mscale", "mscale_all_dim") if rope.get(key) is not None]
         if changed or rope.get("truncate") is False:
-            raise ConvertError(f"config.json has YaRN scaling with {', '.join(changed) or 'truncate = false'}, which is not converted")
+            raise ConvertError(
+                f"config.json has YaRN scaling with {', '.join(changed) or 'truncate = false'}, which is not converted"
+            )
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(float(number(rope, "factor")))
         original = integer(config, "max_position_embeddings")

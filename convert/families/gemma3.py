@@ -1,4 +1,4 @@
-"""Gemma 3, its language model: norms around both halves of a layer, q/k norms, sliding windows with their own rotary base."""
+"""Gemma 3, its language model: norms around both halves of a layer, q/k norms, sliding windows with a rotary base."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ class Gemma3(Decoder):
         return {**_DEFAULTS, **outer, **text}
 
     def canonical(self, name: str) -> str | None:
-        if name.startswith(("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.")):
+        if name.startswith(
+            ("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.")
+        ):
             return None
         for outer in ("model.language_model.", "language_model.model."):
             if name.startswith(outer):
@@ -81,7 +83,10 @@ class Gemma3(Decoder):
         if not kinds:
             return [bool((layer + 1) % int(period)) for layer in range(self.n_layers(config))]
         if len(kinds) != self.n_layers(config) or not set(kinds) <= {"sliding_attention", "full_attention"}:
-            raise ConvertError(f"config.json: layer_types must name sliding_attention or full_attention for {self.n_layers(config)} layers")
+            raise ConvertError(
+                f"config.json: layer_types must name sliding_attention or full_attention for {self.n_layers(config)} "
+                "layers"
+            )
         return [kind == "sliding_attention" for kind in kinds]
 
     def check(self, config: Config) -> None:
@@ -89,7 +94,9 @@ class Gemma3(Decoder):
         self.windowed(config)
         for key in ("attention_bias", "attn_logit_softcapping", "use_bidirectional_attention"):
             if config.get(key):
-                raise ConvertError(f"config.json has {key} = {config[key]!r}, which libllama does not compute for gemma3")
+                raise ConvertError(
+                    f"config.json has {key} = {config[key]!r}, which libllama does not compute for gemma3"
+                )
 
     def add_hyperparameters(self, writer: gguf.GGUFWriter, config: Config, n_vocab: int) -> None:
         super().add_hyperparameters(writer, config, n_vocab)
@@ -109,7 +116,7 @@ class Gemma3(Decoder):
         return tensor.map_rows(lambda data: (data + 1.0) * factor)
 
     def _query_factor(self, config: Config) -> float:
-        """What the queries' norm must bring in so that libllama's attention scale becomes ``query_pre_attn_scalar ** -0.5``."""
+        """What the queries' norm brings in so that libllama's scale becomes ``query_pre_attn_scalar ** -0.5``."""
         n_head, _, head = self.n_heads(config)
         scale = self.width(config) // n_head if self.n_layers(config) == _SCALED_BY_WIDTH else head
         return math.sqrt(scale / float(number(config, "query_pre_attn_scalar")))

@@ -48,7 +48,9 @@ class Gpt2(Family):
             "mlp.c_proj.weight": (wide, width),
             "mlp.c_proj.bias": (width,),
         }
-        shapes = {f"transformer.h.{n}.{name}": shape for n in range(self.n_layers(config)) for name, shape in layer.items()}
+        shapes = {
+            f"transformer.h.{n}.{name}": shape for n in range(self.n_layers(config)) for name, shape in layer.items()
+        }
         return {
             **shapes,
             "transformer.wpe.weight": (integer(config, "n_positions", 1024), width),
@@ -62,7 +64,9 @@ class Gpt2(Family):
         require(config, "scale_attn_by_inverse_layer_idx", (False,), False)
         require(config, "add_cross_attention", (False,), False)
         if self.width(config) % integer(config, "n_head"):
-            raise ConvertError(f"config.json has {config['n_head']} heads, which do not divide n_embd {self.width(config)}")
+            raise ConvertError(
+                f"config.json has {config['n_head']} heads, which do not divide n_embd {self.width(config)}"
+            )
 
     def add_hyperparameters(self, writer: gguf.GGUFWriter, config: Config, n_vocab: int) -> None:
         writer.add_vocab_size(n_vocab)

@@ -59,9 +59,11 @@ class Llama(Decoder):
 
 def to_neighbours(data: FloatArray, n_head: int) -> FloatArray:
     """Rows from halves (i, i + d/2) to neighbours (2i, 2i + 1), within each head of d rows."""
-    return data.reshape(n_head, 2, -1, *data.shape[1:]).swapaxes(1, 2).reshape(data.shape)
+    neighbours: FloatArray = data.reshape(n_head, 2, -1, *data.shape[1:]).swapaxes(1, 2).reshape(data.shape)
+    return neighbours
 
 
 def to_halves(data: FloatArray, n_head: int) -> FloatArray:
     """The inverse of ``to_neighbours``."""
-    return data.reshape(n_head, -1, 2, *data.shape[1:]).swapaxes(1, 2).reshape(data.shape)
+    halves: FloatArray = data.reshape(n_head, -1, 2, *data.shape[1:]).swapaxes(1, 2).reshape(data.shape)
+    return halves

@@ -19,7 +19,10 @@ class Qwen2(Decoder):
         _check_window(config)
         n_head, _, head = self.n_heads(config)
         if n_head * head != self.width(config):
-            raise ConvertError(f"config.json has {n_head} heads of width {head}; libllama needs them to fill hidden_size {self.width(config)}")
+            raise ConvertError(
+                f"config.json has {n_head} heads of width {head}; libllama needs them to fill hidden_size "
+                f"{self.width(config)}"
+            )
 
 
 class Qwen3(Decoder):
@@ -40,4 +43,6 @@ class Qwen3(Decoder):
 def _check_window(config: Config) -> None:
     """libllama runs these architectures with full attention."""
     if config.get("use_sliding_window") or "sliding_attention" in (config.get("layer_types") or []):
-        raise ConvertError("config.json uses a sliding window (use_sliding_window), which libllama does not compute for Qwen")
+        raise ConvertError(
+            "config.json uses a sliding window (use_sliding_window), which libllama does not compute for Qwen"
+        )
