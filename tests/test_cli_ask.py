@@ -182,7 +182,7 @@ def test_options_reach_the_model(model: StubModel) -> None:
     [
         (["missing.gguf", "q"], None, "Error: missing.gguf: no such file; give the path of a .gguf model", 1),
         (["q", "--blocks", "3"], None, "Error: blocks is 3, this model runs 0 to 2 (rim.max_block_count)", 2),
-        (["--select", "probe", "q"], None, "Error: select=probe: the model has no probe (rim.probe.weight)", 1),
+        (["--select", "probe", "q"], None, "Error: --select probe: the model has no probe (rim.probe.weight)", 1),
         ([], b"ok \xff\n", "Error: standard input is not valid UTF-8 (byte 4): save it as UTF-8", 1),
         (["--json"], b"ok\nb\xc3(\n", "Error: standard input is not valid UTF-8 (line 2, byte 2): save it as UTF-8", 1),
         ([], b" \n\n", "Error: standard input holds no question", 1),

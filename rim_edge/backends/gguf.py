@@ -19,7 +19,7 @@ from rim_edge.backends.base import (
     ReadoutState,
     Sampling,
 )
-from rim_edge.errors import ModelFileError, OptionError, SpecError, UnsupportedError
+from rim_edge.errors import OptionError, SpecError, UnsupportedError
 from rim_edge.results import ModelInfo
 from rim_edge.spec import RimSpec
 
@@ -134,10 +134,7 @@ class GgufBackend:
                 f"flash_attention is {options.flash_attention!r}, expected one of {', '.join(FLASH_ATTENTION)}"
             )
         self._options = options
-        try:
-            self.spec, self.n_positions = _read_head(path)
-        except SpecError as error:
-            raise SpecError(f"{path}: {error}") from None
+        self.spec, self.n_positions = read_head(path)
         model = _native.Model(
             os.fspath(path),
             n_gpu_layers=options.n_gpu_layers,
@@ -194,20 +191,33 @@ class GgufBackend:
         self._model.close()
 
 
-def _read_head(path: Path) -> tuple[RimSpec | None, int | None]:
-    """The memory-slot metadata, checked against the vocabulary, and the positions of a learned position embedding."""
+def read_head(path: Path) -> tuple[RimSpec | None, int | None]:
+    """The memory-slot metadata, checked against the vocabulary, and the positions of a learned position embedding.
+
+    Raises:
+        ModelFileError: not a GGUF file, or damaged.
+        SpecError: wrong memory-slot metadata.
+    """
     file = _native.GgufFile(os.fspath(path))
     metadata: Mapping[str, Any] = file.metadata
-    n_embd = metadata.get(f"{metadata.get('general.architecture')}.embedding_length")
-    spec = RimSpec.from_gguf(metadata, n_embd if isinstance(n_embd, int) else None)
+    try:
+        spec = _checked_spec(metadata)
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from None
     positions = next((tensor.shape for tensor in file.tensors if tensor.name == "position_embd.weight"), None)
+    return spec, positions[-1] if positions else None
+
+
+def _checked_spec(metadata: Mapping[str, Any]) -> RimSpec | None:
+    n_embd = metadata.get(f"{metadata.get('general.architecture')}.embedding_length")
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    if tokens is None or not isinstance(n_embd, int):
+        return None  # an unknown architecture or no vocabulary: libllama refuses the file and says why
+    spec = RimSpec.from_gguf(metadata, n_embd)
     if spec is not None:
-        tokens = metadata.get("tokenizer.ggml.tokens")
-        if tokens is None or not isinstance(n_embd, int):
-            raise ModelFileError(f"{path}: has no vocabulary or no width, so it cannot be run: convert the model again")
         spec.check_model(len(tokens), n_embd)
         types = metadata.get("tokenizer.ggml.token_type")
         for token in spec.memory_ids:
             if types is not None and len(types) == len(tokens) and types[token] != 3:  # LLAMA_TOKEN_TYPE_CONTROL
                 raise SpecError(f"memory token {token} is not of the type CONTROL: convert the model again")
-    return spec, positions[-1] if positions else None
+    return spec

@@ -67,12 +67,11 @@ def ask(
             asked = list(asked)  # what is wrong with it shows before the model is loaded
     keywords = options.generation(rest) | {"system": system, "readouts": readouts}
     with open_model(path, options.loading(rest)) as loaded:
-        for notice in loaded.notices:
-            console.remark(f"Note: {notice}")
         if as_json:
             return _as_json(loaded, asked, keywords)
         for question in asked:
             _as_text(loaded, question, keywords, quiet)
+        _notices(loaded.notices)
     return 0
 
 
@@ -95,9 +94,12 @@ def _as_text(model: Model, question: Question, keywords: dict[str, Any], quiet: 
     if keywords["readouts"]:
         for line in readout_table(answer, width=terminal.columns()):
             console.out(line)
-    for notice in answer.notices:
-        if notice not in model.notices:
-            console.remark(f"Note: {notice}")
+    _notices(answer.notices)
+
+
+def _notices(notices: Iterable[str]) -> None:
+    for notice in notices:
+        console.remark(f"Note: {notice}")
 
 
 def _as_json(model: Model, asked: Iterable[Question], keywords: dict[str, Any]) -> int:
@@ -116,6 +118,7 @@ def _as_json(model: Model, asked: Iterable[Question], keywords: dict[str, Any]) 
             code = 1
             continue
         console.out(json_line(head | answer.to_dict()))
+    _notices(model.notices)
     return code
 
 

@@ -69,7 +69,7 @@ def out(text: str = "", *, dim: bool = False, bold: bool = False, newline: bool 
 def remark(text: str, *, err: bool = True) -> None:
     """Print a dim line that is not part of the answer: a notice, a hint. A terminal gets it wrapped between words."""
     stream = sys.stderr if err else sys.stdout
-    text = one_line(text)
+    text = as_options(one_line(text))
     if coloured(stream):
         text = "\n".join(textwrap.wrap(text, shutil.get_terminal_size((80, 24)).columns) or [""])
     _echo(text, stream, dim=True)
@@ -78,7 +78,13 @@ def remark(text: str, *, err: bool = True) -> None:
 def error(problem: str | Exception) -> None:
     """Print one line on standard error: ``Error: ...``; options of the Python API appear as those of the command."""
     text = os_error(problem) if isinstance(problem, OSError) and not isinstance(problem, RimError) else str(problem)
-    _echo(f"Error: {_OPTION.sub(lambda match: _OPTIONS[match.group()], one_line(text))}", sys.stderr)
+    _echo(f"Error: {as_options(one_line(text))}", sys.stderr)
+
+
+def as_options(text: str) -> str:
+    """``text`` with the names of the Python API as options of the command: ``blocks=4`` becomes ``--blocks 4``."""
+    text = _OPTION.sub(lambda match: _OPTIONS[match.group()], text)
+    return re.sub(r"\b(blocks|select)=(?=\w)", r"--\1 ", text)
 
 
 def _echo(text: str, stream: TextIO, *, dim: bool = False, bold: bool = False, newline: bool = True) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -58,7 +59,7 @@ def _path(model: str | None) -> str:
     if not os.path.exists(path):
         raise ModelFileError(f"{path}: no such file; give the path of a .gguf model")
     if os.path.isdir(path):
-        raise ModelFileError(f"{path}: is a directory; give the path of a .gguf model")
+        raise ModelFileError(f"{path}: is a directory; inspect reads .gguf files")
     return path
 
 
@@ -68,13 +69,12 @@ def examine(path: str, cache_type: str = "f16") -> dict[str, Any]:
     Raises ModelFileError and SpecError as loading would.
     """
     from rim_edge import _native
+    from rim_edge.backends.gguf import read_head
 
     file = _native.GgufFile(path)
     metadata, tensors = file.metadata, file.tensors
     shape = memory.model_shape(metadata, tensors)
-    spec = RimSpec.from_gguf(metadata, shape.n_embd)
-    if spec is not None:
-        spec.check_model(shape.n_vocab, shape.n_embd)
+    spec, _ = read_head(Path(path))
     model = _native.Model(path, vocab_only=True)
     try:
         return {
