@@ -150,9 +150,18 @@ def _encoded(chunk: FloatArray, output: _Output) -> npt.NDArray[np.uint8]:
         return half.reshape(-1).view(np.uint8)
     if output.kind == Kind.F32:
         return data.reshape(-1).view(np.uint8)
-    encoded = np.ascontiguousarray(gguf.quantize(data, output.kind)).reshape(-1).view(np.uint8)
-    if output.kind == Kind.BF16 and ((encoded.view("<u2") & 0x7F80) == 0x7F80).any():
-        raise ConvertError(
-            f"the tensor {output.source.name!r} holds values beyond the range of BF16: use --outtype f32"
-        )
-    return encoded
+    if output.kind == Kind.BF16:
+        return _bf16(data, output.source.name)
+    return np.ascontiguousarray(gguf.quantize(data, output.kind)).reshape(-1).view(np.uint8)
+
+
+def _bf16(data: FloatArray, name: str) -> npt.NDArray[np.uint8]:
+    """Finite float32 rounded to the nearest BF16, ties to even: the bits of ``gguf.quantize``, faster."""
+    bits = data.reshape(-1).view("<u4")
+    lowest_kept = (bits >> 16) & 1
+    lowest_kept += 0x7FFF
+    lowest_kept += bits
+    rounded = (lowest_kept >> 16).astype("<u2")
+    if ((rounded & 0x7F80) == 0x7F80).any():
+        raise ConvertError(f"the tensor {name!r} holds values beyond the range of BF16: use --outtype f32")
+    return rounded.view(np.uint8)

@@ -17,11 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-if (
-    __name__ == "__main__" and not __package__
-):  # run as a file: this checkout instead of this folder is where packages are
+if __name__ == "__main__" and not __package__:  # run as a file: packages are in this checkout, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     __package__ = "convert"
+
 
 from rim_edge.errors import OptionError, RimError
 from rim_edge.spec import BEGIN_TEXT, MAX_BLOCK_SIZE, MAX_BLOCKS

@@ -135,3 +135,20 @@ def test_no_file_of_convert_is_named_like_a_dependency() -> None:
     }
     names = {path.stem for path in SCRIPT.parent.iterdir()} - {"__init__", "__pycache__"}
     assert not names & (dependencies | set(sys.stdlib_module_names))
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from rim_edge.cli import main; sys.exit(main())"
+    return run("convert", *arguments, code=code)
+
+
+def test_the_installed_command_gives_the_same_file(hf: Path, tmp_path: Path) -> None:
+    assert command("gguf", hf, "-o", tmp_path / "a.gguf").returncode == 0
+    assert run(hf, "-o", tmp_path / "b.gguf").returncode == 0
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+    done = command("gguf", hf, "-o", tmp_path / "a.gguf")
+    assert done.returncode == 1
+    assert done.stderr == f"Error: {tmp_path}/a.gguf exists: choose another name or give --force\n"
+    assert command("gguf", hf).returncode == 2
+    assert command("gguf", hf, "-o", tmp_path / "c.gguf", "--block-size", "2").returncode == 2
+    assert left_in(tmp_path) == ["a.gguf", "b.gguf"]
