@@ -71,7 +71,7 @@ class Theirs:
     def first(self) -> None:
         self.llama.reset()
         self.llama.eval(self.tokens)
-        int(np.argmax(self.llama.eval_logits[-1] if self.llama.eval_logits else self.llama.scores[-1]))
+        self.llama.sample(temp=0.0, repeat_penalty=1.0)
 
     def whole(self) -> None:
         self.llama.reset()
@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--answer", type=int, default=32, help="tokens of the answer (%(default)s)")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=0, help="0: physical cores")
+    parser.add_argument("--only", nargs="+", help="variants to run (all)")
     parser.add_argument("--cpu-time", action="store_true", help="time of one computing thread, for busy machines")
     arguments = parser.parse_args()
     threads = 1 if arguments.cpu_time else arguments.threads or _native.physical_cores()
@@ -110,12 +111,15 @@ def main() -> None:
             "whole": ours.whole,
             "llama whole": theirs.whole,
         }
+        if arguments.only:
+            variants = {name: variants[name] for name in arguments.only}
         rounds: list[dict[str, float]] = []
         for i in range(arguments.rounds + 2):
             times = {name: milliseconds(work, clock) for name, work in variants.items()}
-            ours.think()
-            times["decode one"] = milliseconds(lambda: ours.decode([COUNT]), clock)
-            times["decode all"] = milliseconds(lambda: ours.decode(list(range(1, COUNT + 1))), clock)
+            if not arguments.only:
+                ours.think()
+                times["decode one"] = milliseconds(lambda: ours.decode([COUNT]), clock)
+                times["decode all"] = milliseconds(lambda: ours.decode(list(range(1, COUNT + 1))), clock)
             if i >= 2:
                 rounds.append(times)
 
@@ -137,6 +141,8 @@ def main() -> None:
         ("first token, against llama_cpp.Llama", "all", "llama first"),
         ("whole answer, against llama_cpp.Llama", "whole", "llama whole"),
     ]:
+        if name not in rounds[0] or other not in rounds[0]:
+            continue
         ratio = statistics.median(times[name] / times[other] for times in rounds)
         print(f"  {text:38} x {best(name) / best(other):.3f}   {ratio:.3f}")
 
