@@ -6,6 +6,7 @@ buffers are an estimate: libllama plans them for a whole graph; the terms here a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -120,6 +121,14 @@ def _compute(shape: Shape, n_cells: int, n_ubatch: int, n_readouts: int) -> int:
     mask = tokens * n_cells * 2 if shape.cache_values else 0  # f16, with flash attention
     logits = 2 * n_readouts * shape.n_vocab * 4  # in the graph and in the output buffer
     return activations + mask + logits
+
+
+def physical_bytes() -> int | None:
+    """Memory of this machine, None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None
 
 
 # ---- reading the head -----------------------------------------------------------------------------------------------

@@ -67,5 +67,36 @@ def gguf(folder: Path, output: Path, outtype: str, force: bool, **rest: Any) -> 
     return 0
 
 
+@convert.command(
+    epilog="""\b
+Examples:
+  rim-edge convert onnx my-model -o my-model-onnx
+  rim-edge convert onnx base --adapter lora -o merged-onnx --precision int4"""
+)
+@source_options
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "int8", "int4"]),
+    default="fp32",
+    show_default=True,
+    help="Type of the matrices.",
+)
+def onnx(folder: Path, output: Path, precision: str, force: bool, **rest: Any) -> int:
+    """Convert DIR, a folder with config.json, *.safetensors and tokenizer.json, to an ONNX folder.
+
+    Needs the extra rim-edge[onnx]. The families llama, qwen2, qwen3 and gemma3 (text) are known; gpt2 goes to GGUF
+    only. The folder appears whole or not at all.
+    """
+    from rim_edge.convert.progress_bar import progress_bar
+    from rim_edge.convert.to_onnx import convert as to_onnx
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    with progress_bar(output.name) as progress:
+        notices = to_onnx(folder, output, precision, force, progress=progress, **rest)
+    for notice in notices:
+        console.remark(f"Note: {notice}")
+    return 0
+
+
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import rim_edge
+from rim_edge import memory
 from rim_edge.cli import console
 from rim_edge.cli.work import Work
+from rim_edge.context import DEFAULT_CONTEXT
+from rim_edge.errors import CancelledError, OptionError
+from rim_edge.model import BUNDLED
 
 if TYPE_CHECKING:
     from rim_edge.model import Model
@@ -22,6 +27,8 @@ def open_model(path: str | None, arguments: dict[str, Any]) -> Model:
 
     Raises CancelledError after Ctrl-C, and whatever ``rim_edge.load`` raises.
     """
+    if (arguments.get("n_ctx") or 0) > DEFAULT_CONTEXT:
+        _check_room(str(path or BUNDLED), arguments["n_ctx"], arguments["cache_type"])
     stop = threading.Event()
 
     def load(put: Any) -> Model:
@@ -35,8 +42,24 @@ def open_model(path: str | None, arguments: dict[str, Any]) -> Model:
     _show(work)
     if work.interrupted:  # too late to abort the load itself
         work.result.close()
-        raise rim_edge.CancelledError("interrupted")
+        raise CancelledError("interrupted")
     return work.result
+
+
+def _check_room(path: str, n_ctx: int, cache_type: str) -> None:
+    """Refuse a context whose cache alone is more than this machine's memory: the system would end the process later."""
+    if not path.lower().endswith(".gguf") or not os.path.isfile(path):
+        return
+    from rim_edge import _native
+
+    file = _native.GgufFile(path)
+    needed = memory.estimate(file.metadata, file.tensors, cache_type=cache_type, contexts=[n_ctx]).cache[n_ctx]
+    available = memory.physical_bytes()
+    if available is not None and needed > available:
+        raise OptionError(
+            f"n_ctx is {n_ctx}: its cache takes {console.size(needed)}, this machine has {console.size(available)} of "
+            "memory: use less"
+        )
 
 
 def _show(work: Work[float, Model]) -> None:
