@@ -25,7 +25,8 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
     for _ in range(iterations):
         gram = x @ x.transpose(1, 2)
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.transpose(1, 2) if tall else x
+    result: Tensor = x.transpose(1, 2) if tall else x
+    return result
 
 
 class Optimizer:
@@ -65,7 +66,8 @@ class Optimizer:
             flat = torch.cat([update.flatten() for update in updates])
             dist.all_reduce(flat)
             updates = [
-                part.view_as(u) for part, u in zip(flat.split([u.numel() for u in updates]), updates, strict=True)
+                part.view_as(u)
+                for part, u in zip(torch.split(flat, [u.numel() for u in updates]), updates, strict=True)
             ]
         for stack, update in zip(self.stacks, updates, strict=True):
             rows, columns = stack[0].shape

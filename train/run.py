@@ -72,7 +72,7 @@ DIFFICULTY: tuple[tuple[float, tuple[int, ...], float], ...] = (
     (0.08, (1, 2, 2, 0, 0), 1.0),
     (0.18, (1, 1, 0, 0, 0), 0.25),
     (0.30, (1, 4, 2, 0, 0), 0.2),
-    (1.01, (1, 6, 4, 3, 3), 0.1),
+    (1.01, (1, 8, 4, 2, 2), 0.05),
 )
 
 
@@ -91,7 +91,7 @@ def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: floa
         if progress < options.stage1:
             samples.append(grounding(made, vocabulary, progress / options.stage1, options.deep))
         else:
-            deep = 0.5 * options.deep * (1 - progress) / (1 - options.stage1)
+            deep = options.deep * (1 - 0.8 * (progress - options.stage1) / (1 - options.stage1))
             samples.append(refinement(made, vocabulary, rng.random() < options.direct_share, deep))
         positions += samples[-1].length
     samples.sort(key=lambda sample: -sample.length)
@@ -188,12 +188,12 @@ class Run:
                 stream.write(line + "\n")
             print(line, flush=True)
 
-    def taken_pieces(self, store: dist.Store, n_pieces: int) -> Iterator[int]:
+    def taken_pieces(self, store: Any, n_pieces: int) -> Iterator[int]:
         """Numbers of the pieces of this step that this worker takes."""
         while (taken := store.add(f"step-{self.step}", 1) - 1) < n_pieces:
             yield taken
 
-    def train_step(self, store: dist.Store) -> float:
+    def train_step(self, store: Any) -> float:
         """One optimizer step on one batch; returns the loss per unit of weight."""
         options = self.options
         pieces = batch_of(options, self.vocabulary, self.step, self.progress)
@@ -220,7 +220,7 @@ class Run:
         flat = torch.cat([torch.tensor([loss]), *(p.grad.flatten() for p in parameters if p.grad is not None)])
         if dist.get_world_size() > 1:
             dist.all_reduce(flat)
-        for parameter, gradient in zip(parameters, flat[1:].split([p.numel() for p in parameters]), strict=True):
+        for parameter, gradient in zip(parameters, torch.split(flat[1:], [p.numel() for p in parameters]), strict=True):
             parameter.grad = gradient.view_as(parameter)
         return float(flat[0])
 
@@ -256,9 +256,9 @@ def agree(values: list[float]) -> list[float]:
 def work(rank: int, options: Options, store_path: str) -> None:
     """What each worker process does from start to end."""
     torch.set_num_threads(1)
-    store = dist.FileStore(store_path, options.workers)
+    store = dist.FileStore(store_path, options.workers)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=rank, world_size=options.workers)
-    counters = dist.PrefixStore("pieces", store)
+    counters = dist.PrefixStore("pieces", store)  # type: ignore[attr-defined]
     run = Run(options, rank)
 
     def request_stop(number: int, frame: object) -> None:
