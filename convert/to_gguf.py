@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -23,13 +22,10 @@ if __name__ == "__main__" and not __package__:  # run as a file: packages are in
 
 
 from rim_edge.errors import OptionError, RimError
-from rim_edge.spec import BEGIN_TEXT, MAX_BLOCK_SIZE, MAX_BLOCKS
 
-from .adapted import read_adapted
-from .checkpoint import read_checkpoint
 from .gguf_output import OUTPUT_TYPES, Progress, write_gguf
-from .memory_tokens import add_memory_tokens
 from .progress_bar import progress_bar
+from .source import check_blocks, read_source
 from .whole_file import check_output
 
 
@@ -62,20 +58,9 @@ def convert(
     """
     if outtype not in OUTPUT_TYPES:
         raise OptionError(f"outtype must be one of {', '.join(OUTPUT_TYPES)}, not {outtype!r}")
-    if blocks is None and block_size is not None:
-        raise OptionError("--block-size needs --blocks: how many memory blocks shall the model get?")
-    if blocks is not None and not 1 <= blocks <= MAX_BLOCKS:
-        raise OptionError(f"--blocks must be 1 to {MAX_BLOCKS}, not {blocks}")
-    if block_size is not None and not 1 <= block_size <= MAX_BLOCK_SIZE:
-        raise OptionError(f"--block-size must be 1 to {MAX_BLOCK_SIZE}, not {block_size}")
+    check_blocks(blocks, block_size)
     check_output(output, force)
-    checkpoint = read_adapted(folder, adapter) if adapter is not None else read_checkpoint(folder)
-    if blocks is not None:
-        checkpoint = add_memory_tokens(checkpoint, blocks, 2 if block_size is None else block_size)
-    elif checkpoint.spec is None and checkpoint.tokenizer.id_of(BEGIN_TEXT) is not None:
-        notice = "the tokenizer has memory tokens, but there is no rim_config.json: a plain model is written"
-        checkpoint = replace(checkpoint, notices=(*checkpoint.notices, notice))
-    return write_gguf(checkpoint, output, outtype, force, progress)
+    return write_gguf(read_source(folder, adapter, blocks, block_size), output, outtype, force, progress)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -32,7 +32,7 @@ def add_vocabulary(writer: gguf.GGUFWriter, checkpoint: Checkpoint) -> list[str]
     texts = _texts(tokenizer, n_vocab)
     kinds = _kinds(tokenizer, checkpoint)
     pieces = sentencepiece_vocabulary(tokenizer) if is_sentencepiece_bpe(tokenizer) else None
-    special = _special(checkpoint, with_merges=pieces is None or pieces.scores is None)
+    special = special_vocabulary(checkpoint, with_merges=pieces is None or pieces.scores is None)
     if pieces is not None:
         writer.add_tokenizer_model(pieces.model)
         writer.add_tokenizer_pre(pieces.pre)
@@ -107,7 +107,7 @@ def _kinds(tokenizer: Tokenizer, checkpoint: Checkpoint) -> dict[int, gguf.Token
     return kinds
 
 
-def _special(checkpoint: Checkpoint, with_merges: bool) -> gguf.SpecialVocab:
+def special_vocabulary(checkpoint: Checkpoint, with_merges: bool) -> gguf.SpecialVocab:
     """Special tokens, merges and the chat template: the tokenizer's folder first, then the model's."""
     special = model = _read_special(checkpoint.tokenizer.folder, checkpoint, with_merges)
     if checkpoint.folder != checkpoint.tokenizer.folder:
