@@ -263,7 +263,7 @@ class Chat:
             def work(emit: Emit) -> Answer:
                 try:
                     with token.attached(session):
-                        (answer,) = loop.run(
+                        (outcome,) = loop.run(
                             self._backend,
                             session,
                             [prompt.tokens],
@@ -274,6 +274,7 @@ class Chat:
                             on_prefill=(lambda done, total: emit(("", done, total))) if request.on_prefill else None,
                         )
                     words = vocabulary.notices(self._backend.spec, self._backend.tokenizer, turn.question)
+                    answer = outcome.answer
                     turn.answer = replace(answer, notices=(*answer.notices, *prompt.notices, *words))
                     self._close_turn(turn, turn.answer)
                     return turn.answer

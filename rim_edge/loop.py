@@ -20,6 +20,14 @@ from rim_edge.results import Answer, Finish, Readout, Timings, TokenCounts
 from rim_edge.selection import choose
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """An answer, and whether some readout of it ended for want of room, so that more room might change it."""
+
+    answer: Answer
+    cut: bool
+
+
 @dataclass
 class _Pass:
     """Readouts of all lanes, and what it took to get them."""
@@ -40,7 +48,7 @@ def run(
     on_text: Callable[[str], None] | None = None,
     on_prefill: PassProgress | None = None,
     rule: HaltingRule = DEFAULT_RULE,
-) -> list[Answer]:
+) -> list[Outcome]:
     """Answer ``prompts``, one per lane.
 
     Args:
@@ -54,7 +62,7 @@ def run(
         rule: when ``blocks="auto"`` stops.
 
     Returns:
-        One answer per prompt, in order.
+        One outcome per prompt, in order.
 
     Raises:
         CancelledError: cancelled before any text of a chosen answer was there.
@@ -90,7 +98,7 @@ def run(
     decoded = session.decode(targets, request.sampling, most, request.stop, listen)
     ended = time.perf_counter()
 
-    answers = []
+    outcomes = []
     for lane, readouts in enumerate(thought.readouts):
         found = {item.block: item for item in decoded if item.lane == lane}
         full = [_with_answer(backend, readout, found.get(readout.block), prefix) for readout in readouts]
@@ -102,28 +110,28 @@ def run(
         if late and on_text is not None and text:
             on_text(text)
         shown = ended if late else first_text[0] if first_text else ready if len(prompts) > 1 else ended
-        answers.append(
-            Answer(
-                text=text,
-                value=full[index].value,
-                depth=full[-1].block,
-                blocks=request.blocks,
-                select=request.select,
-                readout=full[index].block,
-                readouts=tuple(full),
-                timings=Timings(
-                    ttft_ms=(shown - started) * 1e3,
-                    total_ms=(ended - started) * 1e3,
-                    prefill_ms=(ready - began) * 1e3,
-                    decode_ms=(ended - ready) * 1e3,
-                    tokens_per_s=n_tokens / max(ended - ready, 1e-9) if n_tokens else 0.0,
-                ),
-                tokens=_counts(backend, prompts[lane], full[-1].block, thought, n_tokens, len(prompts) == 1),
-                finish=_finish(chosen, n_tokens, request.max_tokens),
-                notices=request.notices,
-            )
+        answer = Answer(
+            text=text,
+            value=full[index].value,
+            depth=full[-1].block,
+            blocks=request.blocks,
+            select=request.select,
+            readout=full[index].block,
+            readouts=tuple(full),
+            timings=Timings(
+                ttft_ms=(shown - started) * 1e3,
+                total_ms=(ended - started) * 1e3,
+                prefill_ms=(ready - began) * 1e3,
+                decode_ms=(ended - ready) * 1e3,
+                tokens_per_s=n_tokens / max(ended - ready, 1e-9) if n_tokens else 0.0,
+            ),
+            tokens=_counts(backend, prompts[lane], full[-1].block, thought, n_tokens, len(prompts) == 1),
+            finish=_finish(chosen, request.max_tokens),
+            notices=request.notices,
         )
-    return answers
+        cut = any(_finish(item, request.max_tokens) == "context" for item in found.values())
+        outcomes.append(Outcome(answer, cut))
+    return outcomes
 
 
 def _think(
@@ -200,9 +208,9 @@ def _counts(
     )
 
 
-def _finish(decoded: Decoded, n_tokens: int, max_tokens: int | None) -> Finish:
+def _finish(decoded: Decoded, max_tokens: int | None) -> Finish:
     if decoded.finish == "callback":
         return "cancelled"
-    if decoded.finish == "length" and (max_tokens is None or n_tokens < max_tokens):
+    if decoded.finish == "length" and (max_tokens is None or len(decoded.tokens) < max_tokens):
         return "context"  # the limit that was reached is the context's, not the user's
     return cast(Finish, decoded.finish)

@@ -150,7 +150,7 @@ class Model:
         with self._at_work(self._one, token):
             session = self._one.session(self._context.cells(request, limit))
 
-            def work(emit: Emit) -> list[Answer]:
+            def work(emit: Emit) -> list[loop.Outcome]:
                 with token.attached(session):
                     session.reset()
                     return loop.run(
@@ -166,8 +166,8 @@ class Model:
 
             task = Task(self._one.pool, work, token)
             deliver(task, request.on_text, request.on_prefill)
-            (answer,) = task.result()
-        return self._remarked(answer, prompt, question)
+            (outcome,) = task.result()
+        return self._remarked(outcome.answer, prompt, question)
 
     # ---- many questions ---------------------------------------------------------------------------------------------
 
@@ -237,23 +237,23 @@ class Model:
         def answers() -> Iterator[Answer]:
             done = 0
             for part in many.batches(prompts, request, self._context, n_lanes):
-                for index, answer in enumerate(self._run_batch(part, request, token), part.first):
-                    if answer.finish == "context" and n_lanes > 1:  # no room beside the others: alone there is
+                for index, outcome in enumerate(self._run_batch(part, request, token), part.first):
+                    if outcome.cut:  # no room beside the others: alone there is more
                         yield self._ask(questions[index], options, token)
                     else:
-                        yield self._remarked(answer, prompts[index], questions[index])
+                        yield self._remarked(outcome.answer, prompts[index], questions[index])
                 done += len(part.prompts)
                 if progress is not None and progress(done, len(prompts)) is False:
                     raise CancelledError(f"cancelled after {done} of {len(prompts)} questions")
 
         return answers()
 
-    def _run_batch(self, part: many.Batch, request: Request, token: CancelToken) -> list[Answer]:
+    def _run_batch(self, part: many.Batch, request: Request, token: CancelToken) -> list[loop.Outcome]:
         started = time.perf_counter()
         with self._at_work(self._many, token):
             session = self._many.session(part.n_cells, len(part.prompts))
 
-            def work(_: Emit) -> list[Answer]:
+            def work(_: Emit) -> list[loop.Outcome]:
                 with token.attached(session):
                     session.reset()
                     prompts = [prompt.tokens for prompt in part.prompts]

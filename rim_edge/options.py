@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Literal, TypedDict, get_args
 
 from rim_edge.backends.base import Sampling
@@ -191,7 +192,7 @@ def _select(select: object, depth: int, spec: RimSpec | None) -> Select:
 
 
 def _number(name: str, value: object, low: float, high: float, expected: str, *, low_open: bool = False) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise OptionError(f"{name} is {value!r}, expected a number, {expected}")
     number = float(value)
     if not math.isfinite(number) or not low <= number <= high or (low_open and number == low):
@@ -201,9 +202,9 @@ def _number(name: str, value: object, low: float, high: float, expected: str, *,
 
 def _integer(name: str, value: object, low: int, high: int, expected: str | None = None) -> int:
     expected = expected or (f"{low} to {high}" if high < 2**31 - 1 or high > 2**31 else f"{low} or more")
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
         raise OptionError(f"{name} is {value!r}, expected a whole number, {expected}")
-    return value
+    return int(value)
 
 
 def _stop(stop: object) -> tuple[str, ...]:

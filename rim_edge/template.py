@@ -10,7 +10,8 @@ from typing import Any
 
 import jinja2
 from jinja2 import nodes
-from jinja2.ext import loopcontrols
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rim_edge.errors import TemplateError
@@ -20,13 +21,23 @@ SIZE_LIMIT = 16 << 20  # characters
 _PRODUCT_LIMIT = 1 << 20  # of text or list multiplied by a number; and the greatest exponent of **
 
 
+class _Generation(Extension):
+    """``{% generation %}...{% endgeneration %}``, which marks the assistant's text for training: here only its body."""
+
+    tags = {"generation"}  # noqa: RUF012  (jinja2 declares an instance variable)
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 class _Environment(ImmutableSandboxedEnvironment):
     """The sandbox, in which loops and macros look at the clock, and ``*`` and ``**`` cannot make giants."""
 
     intercepted_binops = frozenset({"*", "**"})
 
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols], autoescape=False)
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation], autoescape=False)
         self.deadline = 0.0
         self.filters["tojson"] = _tojson
         self.globals["raise_exception"] = _raise_exception

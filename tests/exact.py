@@ -8,10 +8,32 @@ from typing import Any
 import numpy as np
 
 from rim_edge import _native
+from tests.shapes import BEGIN_TEXT, END_OF_TEXT, TOKENS, TURN_END, TURN_START, default_spec, make_model, token_id
 
 EXACT: dict[str, Any] = {"cache_type": "f32", "flash_attention": "off", "n_threads": 1}
 WORDS = "Tom has 2 apples and how many"
 QUESTIONS = [f"Tom has {n} apples and {n * 7} the many" * (1 + n % 3) for n in range(11)]
+
+
+def make_endless_model(path: Path) -> Path:
+    """A model with blocks and a chat template that never ends an answer by itself: its end tokens cannot be drawn."""
+    names = {
+        END_OF_TEXT: "<|no_end|>",
+        TURN_START: "<|turn|>",
+        TURN_END: "<|no_turn|>",
+    }
+    memory_token = token_id(BEGIN_TEXT)
+    return make_model(
+        path,
+        n_ctx=16384,
+        spec=default_spec(trained_direct=True),
+        chat_template="{% for m in messages %}<|turn|>{{ m.role }}\n{{ m.content }}\n{% endfor %}<|turn|>assistant\n",
+        metadata={
+            "tokenizer.ggml.tokens": [names.get(token, token) for token in TOKENS],
+            "tokenizer.ggml.eos_token_id": memory_token,
+            "tokenizer.ggml.bos_token_id": memory_token,
+        },
+    )
 
 
 def greedy(path: Path, tokens: list[int], n: int) -> list[int]:

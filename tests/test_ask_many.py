@@ -15,7 +15,7 @@ from rim_edge import (
     Model,
     OptionError,
 )
-from tests.exact import EXACT, QUESTIONS
+from tests.exact import EXACT, QUESTIONS, WORDS
 from tests.shapes import default_spec, make_model, random_probe
 
 
@@ -60,6 +60,14 @@ def test_long_answers_get_the_room_that_they_have_alone(rim_path: Path) -> None:
         alone = [model.ask(question) for question in questions]
         assert [answer.text for answer in model.ask_many(questions, batch=2)] == [answer.text for answer in alone]
         assert any(len(answer.text) > 500 for answer in alone)
+
+
+def test_every_readout_gets_the_room_that_it_has_alone(rim_path: Path) -> None:
+    with rim_edge.load(rim_path, n_ctx=300, **EXACT) as model:
+        alone = model.ask(WORDS, readouts=True)
+        for batch in (1, 2):
+            (many,) = model.ask_many([WORDS], readouts=True, batch=batch)
+            assert [readout.text for readout in many.readouts] == [readout.text for readout in alone.readouts]
 
 
 def test_answers_come_as_their_batch_is_done(model: Model) -> None:

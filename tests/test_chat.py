@@ -22,7 +22,7 @@ from rim_edge import (
     OptionError,
     _native,
 )
-from tests.exact import EXACT
+from tests.exact import EXACT, make_endless_model
 from tests.shapes import CHAT_TEMPLATE, default_spec, make_model, random_probe
 
 FIRST, SECOND = "Tom has 2 apples and how many", "and the apples"
@@ -38,6 +38,19 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(path: Path) -> Iterator[Model]:
     with rim_edge.load(path, **EXACT) as loaded:
         yield loaded
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    path = make_endless_model(tmp_path_factory.mktemp("endless") / "endless.gguf")
+    with rim_edge.load(path, n_ctx=16000, **EXACT) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def talk(endless: Model) -> Iterator[Chat]:
+    with endless.chat() as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -157,8 +170,8 @@ def test_turns_stand_alone_without_a_chat_template(tmp_path: Path) -> None:
 # ---- stopping -------------------------------------------------------------------------------------------------------
 
 
-def test_cancel_keeps_the_text_so_far_and_closes_the_turn(model: Model) -> None:
-    with model.chat() as chat, model.chat() as undisturbed:
+def test_cancel_keeps_the_text_so_far_and_closes_the_turn(endless: Model) -> None:
+    with endless.chat() as chat, endless.chat() as undisturbed:
         pieces = []
         for piece in chat.stream(FIRST):
             pieces.append(piece)
@@ -172,34 +185,34 @@ def test_cancel_keeps_the_text_so_far_and_closes_the_turn(model: Model) -> None:
         assert chat.ask(SECOND, max_tokens=8).text == undisturbed.ask(SECOND, max_tokens=8).text
 
 
-def test_closing_the_stream_keeps_what_was_handed_out(chat: Chat) -> None:
-    stream = chat.stream(FIRST, max_tokens=500)
+def test_closing_the_stream_keeps_what_was_handed_out(talk: Chat) -> None:
+    stream = talk.stream(FIRST)
     shown = next(stream) + next(stream)
     stream.close()
-    assert contents(chat) == [("user", FIRST), ("assistant", shown)]
-    assert chat.last is not None and (chat.last.text, chat.last.finish) == (shown, "cancelled")
+    assert contents(talk) == [("user", FIRST), ("assistant", shown)]
+    assert talk.last is not None and (talk.last.text, talk.last.finish) == (shown, "cancelled")
     assert list(stream) == []
-    assert chat.ask(SECOND).tokens.answer == 8
+    assert talk.ask(SECOND, max_tokens=8).tokens.answer == 8
 
 
-def test_leaving_the_loop_and_the_with_block_closes_the_stream(chat: Chat) -> None:
-    with chat.stream(FIRST, max_tokens=500) as stream:
+def test_leaving_the_loop_and_the_with_block_closes_the_stream(talk: Chat) -> None:
+    with talk.stream(FIRST) as stream:
         for piece in stream:
             first = piece
             break
-    assert contents(chat) == [("user", FIRST), ("assistant", first)]
-    for piece in chat.stream(SECOND, max_tokens=500):
+    assert contents(talk) == [("user", FIRST), ("assistant", first)]
+    for piece in talk.stream(SECOND):
         first = piece
         break  # nobody holds the stream any longer
-    assert contents(chat)[2:] == [("user", SECOND), ("assistant", first)]
+    assert contents(talk)[2:] == [("user", SECOND), ("assistant", first)]
 
 
-def test_a_stream_closed_before_any_text_takes_the_question_back(chat: Chat) -> None:
-    chat.ask(FIRST)
-    before, last = contents(chat), chat.last
-    chat.stream(SECOND, max_tokens=500).close()
-    assert contents(chat) == before and chat.last is last
-    assert chat.ask(SECOND).text
+def test_a_stream_closed_before_any_text_takes_the_question_back(talk: Chat) -> None:
+    talk.ask(FIRST, max_tokens=8)
+    before, last = contents(talk), talk.last
+    talk.stream(SECOND).close()
+    assert contents(talk) == before and talk.last is last
+    assert talk.ask(SECOND, max_tokens=8).text
 
 
 def test_a_stream_that_ended_is_whole_though_closed(chat: Chat) -> None:
@@ -224,8 +237,8 @@ def test_cancel_before_any_text_takes_the_question_back(path: Path) -> None:
             assert chat.ask(SECOND).text == undisturbed.ask(SECOND).text
 
 
-def test_an_interrupt_while_listening_stops_at_once_and_keeps_the_text(model: Model) -> None:
-    with model.chat() as chat:
+def test_an_interrupt_while_listening_stops_at_once_and_keeps_the_text(endless: Model) -> None:
+    with endless.chat() as chat:
         shown: list[str] = []
 
         def interrupt(piece: str) -> None:
@@ -254,39 +267,39 @@ def test_an_error_takes_the_question_back(chat: Chat) -> None:
     assert contents(chat) == before and chat.ask(SECOND).text
 
 
-def test_a_second_call_is_refused_while_one_is_at_work(chat: Chat) -> None:
-    stream = chat.stream(FIRST, max_tokens=1500)
+def test_a_second_call_is_refused_while_one_is_at_work(talk: Chat) -> None:
+    stream = talk.stream(FIRST)
     next(stream)
     for call in (
-        lambda: chat.ask(SECOND),
-        lambda: chat.stream(SECOND),
-        lambda: chat.prefill(SECOND),
-        chat.reset,
-        chat.undo,
-        lambda: chat.regenerate(),
+        lambda: talk.ask(SECOND, max_tokens=8),
+        lambda: talk.stream(SECOND),
+        lambda: talk.prefill(SECOND),
+        talk.reset,
+        talk.undo,
+        lambda: talk.regenerate(),
     ):
         with pytest.raises(BusyError, match=r"cancel\(\)"):
             call()
     stream.close()
-    assert chat.ask(SECOND).text
+    assert talk.ask(SECOND, max_tokens=8).text
 
 
-def test_an_abandoned_stream_does_not_block_the_chat_for_ever(chat: Chat) -> None:
-    stream = chat.stream(FIRST, max_tokens=1500)
+def test_an_abandoned_stream_does_not_block_the_chat_for_ever(talk: Chat) -> None:
+    stream = talk.stream(FIRST)
     next(stream)
-    chat.cancel()
+    talk.cancel()
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with contextlib.suppress(BusyError):
-            answer = chat.ask(SECOND)
+            answer = talk.ask(SECOND, max_tokens=8)
             break
-    assert answer.text and contents(chat)[2] == ("user", SECOND)
+    assert answer.text and contents(talk)[2] == ("user", SECOND)
     stream.close()  # too late to change the history
-    assert contents(chat)[2] == ("user", SECOND)
+    assert contents(talk)[2] == ("user", SECOND)
 
 
-def test_close_stops_the_work_and_later_use_is_refused(model: Model) -> None:
-    chat = model.chat()
+def test_close_stops_the_work_and_later_use_is_refused(endless: Model) -> None:
+    chat = endless.chat()
     session = chat._slot
     stream = chat.stream(FIRST)
     next(stream)
@@ -302,31 +315,31 @@ def test_close_stops_the_work_and_later_use_is_refused(model: Model) -> None:
 # ---- async ----------------------------------------------------------------------------------------------------------
 
 
-def test_async_streams_and_their_cancellation(model: Model, chat: Chat) -> None:
+def test_async_streams_and_their_cancellation(endless: Model, talk: Chat) -> None:
     async def main() -> None:
-        pieces = [piece async for piece in chat.stream_async(FIRST)]
-        assert "".join(pieces) == model.ask(FIRST, max_tokens=8).text
-        assert (await chat.ask_async(SECOND)).text and chat.turns == 2
+        pieces = [piece async for piece in talk.stream_async(FIRST, max_tokens=8)]
+        assert "".join(pieces) == endless.ask(FIRST, max_tokens=8).text
+        assert (await talk.ask_async(SECOND, max_tokens=8)).text and talk.turns == 2
 
-        async def talk() -> None:
-            async for piece in chat.stream_async(FIRST, max_tokens=1500):
+        async def listen() -> None:
+            async for piece in talk.stream_async(FIRST):
                 shown.append(piece)
 
         shown: list[str] = []
-        task = asyncio.create_task(talk())
+        task = asyncio.create_task(listen())
         while len(shown) < 3:
             await asyncio.sleep(0.001)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert chat.turns == 3 and contents(chat)[-1][1].startswith("".join(shown))
-        waiting = asyncio.create_task(chat.ask_async(FIRST, max_tokens=1500))
-        while chat._state != "answer":
+        assert talk.turns == 3 and contents(talk)[-1][1].startswith("".join(shown))
+        waiting = asyncio.create_task(talk.ask_async(FIRST))
+        while talk._state != "answer":
             await asyncio.sleep(0.001)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert (await chat.ask_async(SECOND)).tokens.answer == 8
+        assert (await talk.ask_async(SECOND, max_tokens=8)).tokens.answer == 8
 
     asyncio.run(main())
 

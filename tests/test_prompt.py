@@ -142,6 +142,11 @@ def test_blocks_follow_the_empty_thinking_form(backend: GgufBackend) -> None:
     assert text_of(backend, tokens).endswith(f"{TURN_START}assistant\n<think>\n\n</think>\n\n")
 
 
+def test_the_marks_of_training_templates_are_passed_over(backend: GgufBackend) -> None:
+    template = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}."
+    assert text_of(backend, builder(backend, template).question("hi", None).tokens) == "hi."
+
+
 def test_a_template_that_refuses_a_system_prompt_gets_it_in_the_first_message(backend: GgufBackend) -> None:
     tokens = builder(backend, GEMMA).question("hi", "be kind").tokens
     assert f"{TURN_START}user\nbe kind\n\nhi{TURN_END}" in text_of(backend, tokens)
