@@ -28,19 +28,20 @@ _ANSWER_ROOM = 256  # tokens that dropping old turns makes free for the next ans
 
 @dataclass
 class _Turn:
-    """One question at work: what is needed to close it."""
+    """One question at work: the history that it is asked in, and what to go back to if it is taken back."""
 
     base: list[Message]
     question: str
-    previous: Answer | None
+    before: list[Message]
+    last: Answer | None
     answer: Answer | None = None
 
 
 class Chat:
     """A conversation. Made by :meth:`rim_edge.Model.chat`; a context manager, whose end is :meth:`close`.
 
-    One call at a time: a second one raises BusyError, only :meth:`cancel` and :meth:`close` may come from any thread at
-        any time.
+    One call at a time: a second one raises BusyError. Only :meth:`cancel` and :meth:`close` may come from any thread at
+    any time.
 
     What stays of a question that did not end by itself: if the answer had text, the turn is closed with the text so far
     (``finish == "cancelled"``), and the conversation goes on after it; if it had none, or an error came, the question
@@ -251,9 +252,9 @@ class Chat:
             if "system" in options:
                 raise OptionError("system belongs to the chat: give it to Model.chat")
             if text is not None:
-                turn = _Turn(self._messages, _text(text), self.last)
+                turn = _Turn(self._messages, _text(text), self._messages, self.last)
             elif self._messages:
-                turn = _Turn(self._messages[:-2], self._messages[-2].content, self.last)
+                turn = _Turn(self._messages[:-2], self._messages[-2].content, self._messages, self.last)
             else:
                 raise OptionError("there is no answer yet that could be given again")
             prompt, limit = self._fit(turn, request)
@@ -323,7 +324,7 @@ class Chat:
                 if text:
                     self._close_turn(turn, replace(turn.answer, text=text, finish="cancelled"))
                 else:
-                    self._messages, self._turn, self.last = turn.base, None, turn.previous
+                    self._messages, self._turn, self.last = turn.before, None, turn.last
 
     def _edit(self, change: Callable[[list[Message]], list[Message]]) -> list[Message]:
         """Change the history while no answer is at work; returns it as it was before."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,12 @@ def test_regenerate_replaces_the_last_answer(chat: Chat) -> None:
     assert "".join(chat.stream_again()) == second.text and chat.turns == 2
     with pytest.raises(OptionError):
         chat.regenerate(max_tokens=0)
-    chat.stream_again(max_tokens=900).close()
-    assert contents(chat)[-1] == ("assistant", second.text)
+    for wait in (False, True):  # whether the new answer was there, though nobody had heard of it
+        stream = chat.stream_again(max_tokens=3)
+        while wait and chat.last is not None and chat.last.text == second.text:
+            time.sleep(0.001)
+        stream.close()
+        assert contents(chat)[2:] == [("user", SECOND), ("assistant", second.text)] and chat.last.text == second.text
 
 
 def test_undo_and_drop_take_turns_from_the_two_ends(chat: Chat) -> None:
