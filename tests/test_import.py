@@ -21,7 +21,8 @@ def python(code: str, *arguments: object, path: Path | None = None) -> subproces
     """Run ``code`` in a fresh interpreter, with ``path`` in front of the search path."""
     front = f"import sys; sys.path.insert(0, {str(path)!r})\n" if path else ""
     command = [sys.executable, "-c", front + code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    # elsewhere than in the checkout, whose rim_edge has no extension module where a wheel is installed
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=Path(__file__).parent)
 
 
 def test_import_leaves_slow_packages_alone() -> None:
