@@ -193,7 +193,7 @@ def test_damaged_adapters_are_named(tmp_path: Path) -> None:
     refused(tmp_path, "one half only of the LoRA pair of model.layers.0.self_attn.q_proj")
     save_file({**whole, name: torch.full_like(whole[name], float("nan"))}, file)
     refused(tmp_path, "'model.layers.0.self_attn.q_proj.weight' holds NaN")
-    save_file({**whole, "base_model.model.model.layers.0.self_attn.q_proj.oft_r": whole[name]}, file)
+    save_file({**whole, "base_model.model.model.layers.0.self_attn.q_proj.oft_r": whole[name].clone()}, file)
     refused(tmp_path, "of a kind that cannot be merged")
     file.rename(file.with_name("adapter_model.bin"))
     refused(tmp_path, "adapter_model.bin is a pickle file")
