@@ -4,13 +4,15 @@
 
 Every test problem runs once at full depth with all readouts decoded. Later blocks do not change earlier readouts, so
 each halting rule can be replayed on what was recorded. The time is measured apart: ``--timed`` questions one by one,
-fixed depths and ``auto`` in turn for each question, times to the first token.
+fixed depths and ``auto`` in turn for each question: time to the first token, and processor time of the whole answer,
+which other work on the machine disturbs less (with ``--threads 1``).
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import time
 from collections.abc import Sequence
 
 import rim_edge
@@ -77,14 +79,19 @@ def times(model: Model, arguments: argparse.Namespace) -> None:
     problems = generate("test", arguments.steps, arguments.timed, arguments.seed)
     questions = [problem.question for problem in problems]
     plans = (0, *DEFAULT_RULE.depths(model.spec.block_count), "auto")
-    found: dict[object, list[float]] = {plan: [] for plan in plans}
+    first: dict[object, list[float]] = {plan: [] for plan in plans}
+    cpu: dict[object, list[float]] = {plan: [] for plan in plans}
     model.ask(questions[0])
     for question in questions:
         for plan in plans:
-            found[plan].append(model.ask(question, blocks=plan, max_tokens=8).timings.ttft_ms)  # type: ignore[arg-type]
-    print(f"\n{'blocks':>10}{'TTFT ms, median':>18}{'fastest quarter':>17}")
-    for plan, values in found.items():
-        print(f"{plan!s:>10}{statistics.median(values):18.1f}{statistics.quantiles(values, n=4)[0]:17.1f}")
+            before = time.process_time()
+            answer = model.ask(question, blocks=plan, max_tokens=8)  # type: ignore[arg-type]
+            cpu[plan].append(1e3 * (time.process_time() - before))
+            first[plan].append(answer.timings.ttft_ms)
+    print(f"\n{'blocks':>10}{'TTFT ms, median':>18}{'fastest quarter':>17}{'CPU ms, whole answer':>22}")
+    for plan, values in first.items():
+        quarter = statistics.quantiles(values, n=4)[0]
+        print(f"{plan!s:>10}{statistics.median(values):18.1f}{quarter:17.1f}{statistics.median(cpu[plan]):22.1f}")
 
 
 def main() -> None:
