@@ -32,7 +32,7 @@ from train.tokenizer import Vocabulary
 BLOCK_COUNT = 8  # K
 BLOCK_SIZE = 2  # M
 DIRECT_WEIGHT = 0.1  # weight of readout 0 (no block) in the samples that carry it
-DEEP_OFFSET = 3  # step t is to be known after DEEP_OFFSET + t layers
+DEEP_OFFSET = 4  # step t is to be known after DEEP_OFFSET + t layers
 
 
 def lambda_t(t: int, n_steps: int, s: float) -> float:

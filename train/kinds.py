@@ -1,6 +1,6 @@
 """The kinds of word problems: the English sentences that state quantities and operations.
 
-About two thirds of the problems bind late: their facts come shuffled or interleaved and with distractors, and only the
+About half of the problems bind late: their facts come shuffled or interleaved and with distractors, and only the
 question at the end decides which quantity is asked. Standard library only.
 """
 
@@ -126,7 +126,7 @@ def relations(rng: random.Random, n_steps: int, max_value: int, shuffled: bool =
             facts.append(_sentence(domain.half, a=name, b=b, items=items))
             return name, record.apply("/", source, 2)
         if kind == "times":
-            factor = rng.randint(2, min(4, max(2, max_value // record.value(source))))
+            factor = rng.randint(2, min(3, max(2, max_value // record.value(source))))
             facts.append(_sentence(domain.times, a=name, b=b, items=items, n=rng.choice(TIMES_WORDS[factor])))
             return name, record.apply("*", source, factor)
         more = kind == "more" or record.value(source) < 4
@@ -156,7 +156,7 @@ def relations(rng: random.Random, n_steps: int, max_value: int, shuffled: bool =
         question = rng.choice(domain.asks).format(a=last[0], items=items)
 
     side = draw.copy()
-    for _ in range(rng.choices((0, 1, 2), (4, 4, 2 if n_steps < 4 else 0))[0] if shuffled else 0):
+    for _ in range(rng.choices((0, 1, 2), (5, 4, 1 if n_steps < 4 else 0))[0] if shuffled else 0):
         known.append(relate(rng.choice(known), side))
     if shuffled:
         rng.shuffle(facts)
@@ -191,7 +191,7 @@ class Thread:
 
     def boxes(self) -> str:
         """An opening that is itself a step: some containers with as many things each."""
-        count, each = self.draw.number(2, 5), self.draw.number(2, 8)
+        count, each = self.draw.number(2, 4), self.draw.number(2, 6)
         self.quantity = self.draw.apply("*", count, each)
         return f"{self.name} has {count} {self.rng.choice(CONTAINERS)[1]} with {each} {self.items} each."
 
@@ -202,7 +202,7 @@ class Thread:
         other = rng.choice(self.others)
         roll = rng.random()
         if roll < 0.12 and steps_left >= 2:
-            count, each = draw.number(2, 4), draw.number(2, 6)
+            count, each = draw.number(2, 3), draw.number(2, 5)
             bought = draw.apply("*", count, each)
             self.quantity = draw.apply("+", self.quantity, bought)
             return _sentence(f"{subject} buys {count} {rng.choice(CONTAINERS)[1]} with {each} {self.items} each."), 2
@@ -305,7 +305,7 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
         a, b = _article(item[0]), _article(previous[0][0])
         kind = rng.choice(("more", "less", "times"))
         if kind == "times":
-            factor = rng.randint(2, 4)
+            factor = rng.randint(2, 3)
             facts.append(_sentence("{a} costs {n} as much as {b}.", a=a, n=rng.choice(TIMES_WORDS[factor]), b=b))
             price.append((item, record.apply("*", previous[1], factor)))
             return
@@ -321,7 +321,7 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     for _ in range(n_relations):
         relate(price[-1], draw)
     bought = price[-1]
-    count = draw.number(2, 5)
+    count = draw.number(2, 4)
     paid = draw.apply("*", bought[1], count)
     basket = f"{count} {bought[0][1]}"
     if two:
@@ -331,14 +331,14 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
             facts.append(_sentence("{a} costs {n} dollars.", a=_article(extra[0][0]), n=draw.value(extra[1])))
         else:
             extra = price[rng.randrange(len(price) - 1)]
-        number = draw.number(2, 4)
+        number = draw.number(2, 3)
         paid = draw.apply("+", paid, draw.apply("*", extra[1], number))
         basket += f" and {number} {extra[0][1]}"
     if rng.random() < 0.4:
         relate(rng.choice(price), draw.copy())
     rng.shuffle(facts)
     if left_question:
-        money = rng.randint(draw.value(paid) + 1, max(draw.value(paid) + 1, min(max_value, draw.value(paid) + 15)))
+        money = rng.randint(draw.value(paid) + 1, max(draw.value(paid) + 1, min(max_value, draw.value(paid) + 6)))
         draw.apply("-", money, paid)
         opening = f"{name} has {money} dollars."
         facts.insert(rng.choice((0, len(facts))), opening)
@@ -367,13 +367,13 @@ def numbers(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     for _ in range(n_steps):
         value = draw.value(quantity)
         op = rng.choice("+-*/")
-        high = 9 if rng.random() < 0.8 else max_value
+        high = 6 if rng.random() < 0.9 else max_value
         if op == "+":
             number = draw.number(2, min(high, max_value - value))
         elif op == "-":
             number = draw.below(quantity, high)
         elif op == "*":
-            number = draw.number(2, min(5, max_value // value))
+            number = draw.number(2, min(4, max_value // value))
         else:
             number = rng.choice([n for n in range(2, 6) if value % n == 0] or [0])
             if not number:
@@ -395,11 +395,11 @@ def _finish(draw: Draw, question: str, kind: str) -> Problem:
 Maker = Callable[[random.Random, int, int], Problem]
 
 KINDS: dict[str, tuple[float, Maker]] = {
-    "relations": (0.4, relations),
-    "relations-in-order": (0.12, lambda rng, n, high: relations(rng, n, high, shuffled=False)),
-    "story": (0.19, story),
-    "two-stories": (0.1, lambda rng, n, high: story(rng, n, high, second=True)),
-    "shop": (0.14, shop),
+    "relations": (0.34, relations),
+    "relations-in-order": (0.2, lambda rng, n, high: relations(rng, n, high, shuffled=False)),
+    "story": (0.23, story),
+    "two-stories": (0.06, lambda rng, n, high: story(rng, n, high, second=True)),
+    "shop": (0.12, shop),
     "numbers": (0.05, numbers),
 }
 """Kinds of problems: their share of the data, and what makes one of n steps with values up to a maximum."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-MAX_VALUE = 30
+MAX_VALUE = 24
 """Every quantity lies in 1..MAX_VALUE."""
 
 
@@ -116,14 +116,14 @@ class Draw:
     def value(self, operand: Operand) -> int:
         return operand if isinstance(operand, int) else self.values[operand.index]
 
-    def number(self, low: int = 2, high: int = 9) -> int:
+    def number(self, low: int = 2, high: int = 6) -> int:
         """A number for the text, small ones more often than large ones. Raises Rejected for an empty range."""
         high = min(high, self.max_value)
         if high < low:
             raise Rejected
         return self.rng.randint(low, self.rng.randint(low, high))
 
-    def below(self, operand: Operand, high: int = 9) -> int:
+    def below(self, operand: Operand, high: int = 6) -> int:
         """A number of 2 or more that can be taken from ``operand`` and leaves something."""
         return self.number(2, min(high, self.value(operand) - 1))
 

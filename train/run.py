@@ -67,12 +67,12 @@ class Options:
 
 # Curriculum within the curriculum: up to which progress of the run, weights of 1..5 steps, and the share of bare
 # arithmetic ("numbers": short, so cheap, and the same arithmetic and chaining as in the word problems).
-DIFFICULTY: tuple[tuple[float, tuple[int, ...], float], ...] = (
+DIFFICULTY: tuple[tuple[float, tuple[float, ...], float], ...] = (
     (0.03, (1, 1, 0, 0, 0), 1.0),
     (0.08, (1, 2, 2, 0, 0), 1.0),
     (0.18, (1, 1, 0, 0, 0), 0.25),
     (0.30, (1, 4, 2, 0, 0), 0.2),
-    (1.01, (1, 8, 4, 2, 2), 0.05),
+    (1.01, (1, 9, 4, 1.5, 1.5), 0.05),
 )
 
 
@@ -91,7 +91,7 @@ def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: floa
         if progress < options.stage1:
             samples.append(grounding(made, vocabulary, progress / options.stage1, options.deep))
         else:
-            deep = options.deep * (1 - 0.8 * (progress - options.stage1) / (1 - options.stage1))
+            deep = 0.6 * options.deep * (1 - 0.8 * (progress - options.stage1) / (1 - options.stage1))
             samples.append(refinement(made, vocabulary, rng.random() < options.direct_share, deep))
         positions += samples[-1].length
     samples.sort(key=lambda sample: -sample.length)
