@@ -115,6 +115,10 @@ def _named(folder: Path, family: Family, stored: dict[str, LazyTensor]) -> tuple
 def _check_tensors(checkpoint: Checkpoint) -> None:
     """Raise ConvertError for a tensor that is missing, has the wrong shape, or has no place."""
     family, config, folder = checkpoint.family, checkpoint.config, checkpoint.folder
+    if family.n_layers(config) > len(checkpoint.tensors):
+        raise ConvertError(
+            f"{folder} holds {len(checkpoint.tensors)} tensors, too few for {family.n_layers(config)} layers"
+        )
     wanted = family.shapes(config)
     for name, shape in wanted.items():
         if name not in checkpoint.tensors:

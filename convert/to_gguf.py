@@ -23,6 +23,7 @@ if __name__ == "__main__" and not __package__:  # run as a file: packages are in
 
 from rim_edge.errors import OptionError, RimError
 
+from .failure import reading
 from .gguf_output import OUTPUT_TYPES, Progress, write_gguf
 from .progress_bar import progress_bar
 from .source import check_blocks, read_source
@@ -60,7 +61,8 @@ def convert(
         raise OptionError(f"outtype must be one of {', '.join(OUTPUT_TYPES)}, not {outtype!r}")
     check_blocks(blocks, block_size)
     check_output(output, force)
-    return write_gguf(read_source(folder, adapter, blocks, block_size), output, outtype, force, progress)
+    with reading(folder):
+        return write_gguf(read_source(folder, adapter, blocks, block_size), output, outtype, force, progress)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -271,6 +271,30 @@ def test_missing_and_broken_json_is_named(name: str, hf: Path) -> None:
     refused(hf, f"has no {name}")
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("config.json", {"rope_scaling": "linear"}),
+        ("config.json", {"max_position_embeddings": 2**40}),
+        ("config.json", {"num_hidden_layers": 2**40}),
+        ("config.json", {"eos_token_id": {"a": 1}}),
+        ("tokenizer.json", {"added_tokens": [{"id": 430, "content": "\ud800", "special": True}]}),
+        ("tokenizer.json", {"added_tokens": [{"id": 430, "content": "a", "special": True}]}),
+        ("tokenizer.json", {"added_tokens": [1]}),
+        ("tokenizer.json", {"normalizer": "NFC"}),
+        ("tokenizer.json", {"pre_tokenizer": {"type": "Sequence", "pretokenizers": 3}}),
+        ("tokenizer.json", {"model": []}),
+    ],
+)
+def test_nonsense_in_json_is_one_line_or_does_no_harm(name: str, fields: dict[str, Any], hf: Path) -> None:
+    (hf / "rim_config.json").unlink()
+    change_json(hf / name, **fields)
+    if "eos_token_id" in fields:
+        convert(hf, hf.parent / "model.gguf")
+    else:
+        refused(hf, str(hf) + "|config.json")
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", "nowhere does not exist")
 
