@@ -46,7 +46,8 @@ def load(
     """Load a model.
 
     Args:
-        path: a GGUF file; None is the bundled rim-tiny.
+        path: a GGUF file or an ONNX folder; None is the bundled rim-tiny. On an ONNX folder, which runs on the CPU with
+            an F32 cache, ``n_gpu_layers``, ``cache_type``, ``flash_attention`` and ``use_mmap`` have no effect.
         n_ctx: tokens of visible text, question and answer, that fit. None: what the model was trained for less its
             memory blocks, at most 4096. The blocks do not count against it, they have room of their own.
         n_threads: None: the physical cores that this process may use.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx_shapes import GraphWriter, make_onnx, message, number, pair
@@ -18,6 +19,7 @@ from shapes import default_spec, make_model, random_probe
 
 import rim_edge
 from rim_edge.backends.onnx_file import read_head
+from rim_edge.cli.app import cli
 from rim_edge.errors import ModelFileError, RimError, SpecError
 
 
@@ -54,6 +56,17 @@ def test_a_good_folder_says_what_it_is(good: Path) -> None:
         assert model.spec is not None and model.spec.has_probe and not model.notices
     with rim_edge.load(good / "model.onnx", n_threads=1) as model:
         assert model.spec is not None
+
+
+def test_inspect_and_ask_take_the_folder(good: Path) -> None:
+    shown = CliRunner().invoke(cli, ["inspect", str(good)])
+    assert shown.exit_code == 0, shown.output
+    for part in ("4, at most 8", "<|rim_begin|>", "llama: 2 layers x 64", "8 blocks x 64", "FLOAT"):
+        assert part in shown.output
+    facts = json.loads(CliRunner().invoke(cli, ["inspect", str(good), "--json"]).output)
+    assert facts["memory_slots"]["block_count"] == 4 and facts["vocabulary"]["type"] == "bpe"
+    asked = CliRunner().invoke(cli, ["ask", str(good), "Tom has", "--json", "--max-tokens", "3", "--threads", "1"])
+    assert asked.exit_code == 0 and json.loads(asked.output)["depth"] == 4
 
 
 def test_loading_imports_no_heavy_package(good: Path) -> None:

@@ -44,7 +44,7 @@ class OnnxBackend:
         self._progress(0.0)
         graph = Graph(folder, options.n_threads)
         self._graph: Graph | None = graph
-        layout = graph.layout
+        layout = self.layout = graph.layout
         try:
             self.spec = RimSpec.from_props(folder.head.metadata, layout.n_embd)
             self.tokenizer = OnnxTokenizer(

@@ -37,6 +37,7 @@ class OnnxHead:
         metadata: ``metadata_props``.
         inputs, outputs: names of the graph's inputs and outputs.
         shapes: dimensions of the graph's initializers, by name.
+        kinds: their element types, numbers of ``TensorProto.DataType``.
         external: names of the files beside it that hold weights, with the bytes they must have at least.
     """
 
@@ -44,6 +45,7 @@ class OnnxHead:
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    kinds: dict[str, int] = field(default_factory=dict)
     external: dict[str, int] = field(default_factory=dict)
 
 
@@ -121,10 +123,12 @@ class _Reader:
     def _tensor(self, at: int, end: int, in_graph: bool) -> None:
         """Note the external file of a tensor, and the shape of an initializer."""
         name, dims, external = "", list[int](), dict[str, str]()
-        is_external = False
+        is_external, kind = False, 0
         for number, wire, start, stop in self._fields(at, end):
             if number == 1:
                 dims += [start] if wire == 0 else self._varints(start, stop)
+            elif number == 2 and wire == 0:
+                kind = start
             elif number == 8 and wire == 2:
                 name = self._decode(start, stop)
             elif number == 13 and wire == 2:
@@ -132,7 +136,7 @@ class _Reader:
             elif number == 14 and wire == 0:
                 is_external = start == _EXTERNAL
         if in_graph:
-            self._head.shapes[name] = tuple(dims)
+            self._head.shapes[name], self._head.kinds[name] = tuple(dims), kind
         if is_external or external:
             try:
                 needed = int(external.get("offset", "0")) + int(external.get("length", "0"))

@@ -30,6 +30,7 @@ class OnnxFolder:
         head: of ``model.onnx``.
         architecture, name, precision: for the user's eyes.
         n_params: parameters as the converter counted them, 0 where it did not say.
+        n_head: attention heads, 0 where the folder does not say.
         context_length: positions that the model was trained for.
         bos_id: -1 where there is none.
         end_ids: tokens that end an answer, the usual one first.
@@ -43,6 +44,7 @@ class OnnxFolder:
     name: str
     precision: str
     n_params: int
+    n_head: int
     context_length: int
     bos_id: int
     end_ids: tuple[int, ...]
@@ -93,6 +95,7 @@ def read_folder(path: Path) -> OnnxFolder:
         name=head.metadata.get("general.name", ""),
         precision=head.metadata.get("general.precision", ""),
         n_params=_count(head.metadata.get("general.parameter_count", "")),
+        n_head=_heads(model),
         context_length=_number(folder, model, "context_length", least=1),
         bos_id=-1 if model.get("bos_token_id") is None else _number(folder, model, "bos_token_id", least=-1),
         end_ids=tuple(_token(folder, end) for end in (ends if isinstance(ends, list) else [ends]) if end is not None),
@@ -126,6 +129,12 @@ def _number(folder: Path, model: Mapping[str, Any], key: str, least: int) -> int
 
 def _token(folder: Path, value: Any) -> int:
     return _number(folder, {"eos_token_id": value}, "eos_token_id", least=0)
+
+
+def _heads(model: Mapping[str, Any]) -> int:
+    decoder = model.get("decoder")
+    value = decoder.get("num_attention_heads") if isinstance(decoder, dict) else None
+    return value if type(value) is int and value > 0 else 0
 
 
 def _count(text: str) -> int:

@@ -45,6 +45,7 @@ class OnnxTokenizer:
         spec: memory-slot metadata.
 
     Attributes:
+        kind: ``bpe`` (byte-level) or ``spm`` (SentencePiece).
         n_tokens: one past the largest id.
         end_ids: all tokens that end an answer.
         banned: control tokens, memory tokens included, that never are part of an answer.
@@ -72,6 +73,7 @@ class OnnxTokenizer:
         self._byte_level = "ByteLevel" in _types(decoder)
         if not self._byte_level and not {"ByteFallback", "Metaspace", "Replace"} & _types(decoder):
             raise ModelFileError(f"{path}: is neither a byte-level nor a SentencePiece vocabulary, which are supported")
+        self.kind = "bpe" if self._byte_level else "spm"
         self._bytes = {letter: bytes([byte]) for byte, letter in enumerate(_byte_letters())}
         self._added: dict[int, Any] = self._tokenizer.get_added_tokens_decoder()
         vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)

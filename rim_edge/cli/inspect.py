@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rim_edge import memory
+from rim_edge.backends.onnx_folder import is_onnx
 from rim_edge.cli import console, file_types
 from rim_edge.cli.render import json_line
 from rim_edge.cli.work import Work
@@ -36,10 +38,10 @@ Examples:
     help="Number format of the cache to estimate.",
 )
 def inspect(model: str | None, as_json: bool, cache_type: str) -> int:
-    """Show what MODEL, a GGUF file, holds and needs; without it the bundled rim-tiny.
+    """Show what MODEL, a GGUF file or an ONNX folder, holds and needs; without it the bundled rim-tiny.
 
-    The file's head is checked, and its vocabulary is opened; the weights are not loaded. Bytes of weights are exact,
-    bytes of cache follow from the file's numbers, bytes of compute are a rough estimate.
+    The file's head is checked, and its vocabulary is opened; the weights of a GGUF file are not loaded. Bytes of
+    weights are exact, bytes of cache follow from the file's numbers, bytes of compute are a rough estimate.
     """
     path = _path(model)
     work: Work[None, dict[str, Any]] = Work(lambda _: examine(path, cache_type), lambda: None)
@@ -58,8 +60,8 @@ def _path(model: str | None) -> str:
     path = str(BUNDLED) if model is None else model
     if not os.path.exists(path):
         raise ModelFileError(f"{path}: no such file; give the path of a .gguf model")
-    if os.path.isdir(path):
-        raise ModelFileError(f"{path}: is a directory; inspect reads .gguf files")
+    if os.path.isdir(path) and not is_onnx(Path(path)):
+        raise ModelFileError(f"{path}: is a directory without model.onnx; inspect reads .gguf files and ONNX folders")
     return path
 
 
@@ -68,6 +70,10 @@ def examine(path: str, cache_type: str = "f16") -> dict[str, Any]:
 
     Raises ModelFileError and SpecError as loading would.
     """
+    if is_onnx(Path(path)):
+        from rim_edge.cli import inspect_onnx
+
+        return inspect_onnx.examine(Path(path))
     from rim_edge import _native
     from rim_edge.backends.gguf import read_head
 
@@ -76,6 +82,10 @@ def examine(path: str, cache_type: str = "f16") -> dict[str, Any]:
     shape = memory.model_shape(metadata, tensors)
     spec, _ = read_head(Path(path))
     model = _native.Model(path, vocab_only=True)
+
+    def text(token: int) -> str:
+        return bytes(model.token_text(token)).decode("utf-8", "replace")
+
     try:
         return {
             "path": path,
@@ -83,7 +93,7 @@ def examine(path: str, cache_type: str = "f16") -> dict[str, Any]:
             "size_bytes": file.size_bytes,
             "gguf_version": file.version,
             "split": _integer(metadata, "split.count"),
-            "memory_slots": None if spec is None else _spec(spec, model),
+            "memory_slots": None if spec is None else slot_facts(spec, text),
             "architecture": _architecture(metadata, shape),
             "vocabulary": _vocabulary(model, shape),
             "tensors": _tensors(path, metadata, tensors),
@@ -98,10 +108,8 @@ def examine(path: str, cache_type: str = "f16") -> dict[str, Any]:
         model.close()
 
 
-def _spec(spec: RimSpec, model: _native.Model) -> dict[str, Any]:
-    def text(token: int) -> str:
-        return bytes(model.token_text(token)).decode("utf-8", "replace")
-
+def slot_facts(spec: RimSpec, text: Callable[[int], str]) -> dict[str, Any]:
+    """The memory-slot metadata; ``text`` gives the vocabulary's entry for a token."""
     return {
         "version": spec.version,
         "block_count": spec.block_count,
