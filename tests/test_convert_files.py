@@ -137,6 +137,21 @@ def test_padding_rows_get_placeholders(hf: Path, tmp_path: Path) -> None:
     assert model.token_text(447) == b"[PAD447]"
 
 
+@pytest.mark.parametrize("outer", ["model.language_model.", "language_model.model."])
+def test_the_text_model_of_a_multimodal_gemma_is_converted(outer: str, tmp_path: Path) -> None:
+    given = write_rim(tmp_path / "hf", model_type="gemma3_text")
+    text = json.loads((tmp_path / "hf" / "config.json").read_text())
+    convert(tmp_path / "hf", tmp_path / "text.gguf")
+    (tmp_path / "hf" / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": text}))
+    named = {outer + name.removeprefix("model."): value for name, value in given.items()}
+    save_file(
+        {**named, "vision_tower.patch.weight": np.zeros((2, 2), np.float32)}, tmp_path / "hf" / "model.safetensors"
+    )
+    (notice,) = convert(tmp_path / "hf", tmp_path / "whole.gguf")
+    assert notice == "1 tensors of other modalities are left out: the text model is converted"
+    assert (tmp_path / "text.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
+
+
 def test_reserved_tokens_can_be_the_memory_tokens(tmp_path: Path) -> None:
     reserved = [f"<|reserved_special_token_{number}|>" for number in range(5)]
     tokenizer = byte_level("llama3", reserved)
