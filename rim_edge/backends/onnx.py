@@ -48,7 +48,7 @@ class OnnxBackend:
         try:
             self.spec = RimSpec.from_props(folder.head.metadata, layout.n_embd)
             self.tokenizer = OnnxTokenizer(
-                folder.path, folder.tokenizer_config, folder.bos_id, folder.end_ids, self.spec
+                folder.path, folder.tokenizer_config, folder.bos_id, folder.end_ids, self.spec, layout.n_vocab
             )
             _check_vocabulary(folder, self.tokenizer, self.spec, layout.n_vocab, layout.n_embd)
         except SpecError as error:

@@ -43,19 +43,26 @@ class OnnxTokenizer:
         bos_id: token that begins a text, -1 where there is none.
         end_ids: tokens that end an answer, the usual one first.
         spec: memory-slot metadata.
+        n_rows: rows of the output head, which may be more than tokens.
 
     Attributes:
         kind: ``bpe`` (byte-level) or ``spm`` (SentencePiece).
         n_tokens: one past the largest id.
         end_ids: all tokens that end an answer.
-        banned: control tokens, memory tokens included, that never are part of an answer.
+        banned: control tokens, memory tokens included, and rows without a token: none is ever part of an answer.
 
     Raises:
         ModelFileError: ``tokenizer.json`` is missing, damaged, or of a kind that is not supported.
     """
 
     def __init__(
-        self, folder: Path, config: Mapping[str, Any], bos_id: int, end_ids: Sequence[int], spec: RimSpec | None
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        bos_id: int,
+        end_ids: Sequence[int],
+        spec: RimSpec | None,
+        n_rows: int,
     ) -> None:
         import tokenizers
 
@@ -83,7 +90,8 @@ class OnnxTokenizer:
         controls = {token for token, added in self._added.items() if added.special} | found
         controls |= set(spec.memory_ids) if spec else set()
         self._controls = frozenset(token for token in controls if token < self.n_tokens)
-        self.banned = sorted((self._controls - self.end_ids) | set(spec.memory_ids if spec else ()))
+        empty = set(range(n_rows)) - set(vocabulary.values())
+        self.banned = sorted((self._controls - self.end_ids) | set(spec.memory_ids if spec else ()) | empty)
         self.bos_id = bos_id
         self.eos_id = end_ids[0] if end_ids else -1
         self.add_bos = bos_id >= 0 and self._adds_bos(config)
