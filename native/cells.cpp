@@ -4,8 +4,8 @@
 namespace rim {
 
 bool Cells::cut(int32_t lane, llama_pos p0) {
-    if (can_cut_ && n_lanes_ == 1 && p0 > 0) {
-        // One walk over the cells instead of one per sequence.
+    if (can_cut_ && n_lanes_ == 1 && per_lane_ > 1 && p0 > 0) {
+        // One walk over the cells instead of one per sequence; memories that run blocks can do that.
         if (llama_memory_seq_rm(memory_, -1, p0, -1)) {
             return true;
         }

@@ -143,7 +143,7 @@ std::vector<Decoded> Session::decode(const std::vector<Target> & targets, const 
             step(answer);
             if (answer.open) {
                 pass_.add(answer.out->tokens.back(), answer.next, answer.sequence, 1, true);
-                full = full || answer.next + 1 >= position_limit_;
+                full = full || answer.next >= position_limit_;
             }
         }
         if (pass_.size() == 0) {

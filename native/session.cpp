@@ -47,9 +47,12 @@ void check_blocks(const Model & model, const Blocks & blocks) {
     for (const llama_token token : blocks.prefix) {
         model.check_token(token);
     }
-    if (blocks.size < 1 || blocks.count < 1) {
-        throw Error(ErrorKind::option, "memory blocks need a size and a count of at least 1, not " + std::to_string(blocks.size) +
-                                           " and " + std::to_string(blocks.count));
+    constexpr int32_t most_slots = 65536;
+    const auto most_blocks = static_cast<int32_t>(llama_max_parallel_sequences());
+    if (blocks.size < 1 || blocks.size > most_slots || blocks.count < 1 || blocks.count > most_blocks) {
+        throw Error(ErrorKind::option, "memory blocks have a size in 1.." + std::to_string(most_slots) + " and a count in 1.." +
+                                           std::to_string(most_blocks) + ", not " + std::to_string(blocks.size) + " and " +
+                                           std::to_string(blocks.count));
     }
     if (!model.coupled()) {
         throw Error(ErrorKind::unsupported, model.path() + " cannot run memory blocks: " + model.coupled_reason());
