@@ -34,17 +34,9 @@ def build(source: Path, output: Path, precision: str) -> None:
     ``precision``: of the matrices, one of ``PRECISIONS``; int8 and int4 are in blocks of 32, with activations in 8
     bits. Raises ConvertError with the builder's last line where it fails.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "onnxruntime_genai.models.builder",
-        "-m",
-        source.name,
-        "-i",
-        str(source),
-        "-o",
-        str(output),
-    ]
+    child = Path(__file__).with_name("onnx_child.py")
+    command = [sys.executable, "-P", str(child)] if sys.version_info >= (3, 11) else [sys.executable, str(child)]
+    command += ["-m", source.name, "-i", str(source), "-o", str(output)]
     command += ["-p", precision, "-e", "cpu", "-c", str(source / "cache"), "--extra_options"]
     command += ["include_hidden_states=true", "hf_token=false", *(["accuracy_level=4"] if precision != "fp32" else [])]
     with tempfile.TemporaryFile(dir=source) as log:
