@@ -11,13 +11,14 @@ each turn stands alone; without either the plain text, turns separated by a line
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from rim_edge.backends.base import Tokenizer
+from rim_edge.control import ControlTexts
 from rim_edge.errors import OptionError, TemplateError
 from rim_edge.results import Message
 from rim_edge.spec import RimSpec
@@ -25,6 +26,7 @@ from rim_edge.spec import RimSpec
 if TYPE_CHECKING:  # jinja2 is imported when the first template is rendered
     from rim_edge.template import Template
 
+_REMEMBERED = 512  # messages, and stretches of text with their tokens
 #: what templates of reasoning models call their switch; off, because blocks take the place of written thinking
 _NO_THINKING = {"enable_thinking": False, "thinking": False}
 
@@ -49,14 +51,12 @@ class PromptBuilder:
         self._tokenizer = tokenizer
         self._chat_template = tokenizer.chat_template
         self._question_template = spec.prompt_template if spec else None
-        self._controls = {text: token for text, token in tokenizer.control_texts.items() if len(text) > 1}
-        longest_first = sorted(self._controls, key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-        self._longest = max(map(len, longest_first), default=0)
-        self._heads = {text[:n] for text in longest_first for n in range(1, len(text))}
-        self._tails = {text[n:] for text in longest_first for n in range(1, len(text))}
+        self._controls = ControlTexts(tokenizer.control_texts)
         self._strips: dict[str, tuple[bool, bool]] = {}
         self._compiled: dict[str, Template] = {}
+        # A conversation is rendered again at every turn, and five times while typing: most of it is as it was.
+        self._shielded = lru_cache(_REMEMBERED)(self._controls.shield)
+        self._known = lru_cache(_REMEMBERED)(lambda text: tuple(tokenizer.tokenize(text)))
 
     @property
     def turns_stand_alone(self) -> bool:
@@ -77,7 +77,7 @@ class PromptBuilder:
         """
         clean = [Message(message.role, _valid(message.content)) for message in messages]
         sentinel = _unused_character(clean, self._chat_template or self._question_template or "")
-        shielded = [Message(message.role, self._shield(message.content, sentinel)) for message in clean]
+        shielded = [Message(message.role, self._shielded(message.content, sentinel)) for message in clean]
         text, notices = self._render(shielded)
         tokens = self._tokenize(text, sentinel)
         if self._tokenizer.add_bos and self._tokenizer.bos_id >= 0 and tokens[:1] != [self._tokenizer.bos_id]:
@@ -139,41 +139,28 @@ class PromptBuilder:
             self._compiled[name] = Template(source, name)
         return self._compiled[name]
 
-    # ---- control texts ----------------------------------------------------------------------------------------------
-
-    def _shield(self, text: str, sentinel: str) -> str:
-        """``text`` with a sentinel inside each control text, and where one could arise beside the template's text."""
-        if self._control is None:
-            return text
-        places = {match.start() + 1 for match in re.finditer(f"(?={self._control.pattern})", text)}
-        body_end = len(text.rstrip())
-        body_start = len(text) - len(text.lstrip())
-        for n in range(1, self._longest):
-            places |= {end for end in (len(text), body_end) if text[max(0, end - n) : end] in self._heads}
-            places |= {start for start in (0, body_start) if text[start : start + n] in self._tails}
-        for place in sorted(places, reverse=True):
-            text = text[:place] + sentinel + text[place:]
-        return text
+    # ---- tokenizing ----------------------------------------------------------------------------------------------
 
     def _tokenize(self, text: str, sentinel: str) -> list[int]:
         tokens: list[int] = []
-        at, strip_left = 0, False
-        for match in self._control.finditer(text) if self._control else ():
-            left, right = self._strips_around(match.group())
-            tokens += self._plain(text[at : match.start()], sentinel, strip_left, left)
-            tokens.append(self._controls[match.group()])
-            at, strip_left = match.end(), right
-        return tokens + self._plain(text[at:], sentinel, strip_left, False)
+        strip_left = False
+        for plain, control in self._controls.split(text):
+            strip_right, next_strip_left = self._strips_around(control) if control else (False, False)
+            tokens += self._plain(plain, sentinel, strip_left, strip_right)
+            if control:
+                tokens.append(self._controls.ids[control])
+            strip_left = next_strip_left
+        return tokens
 
     def _plain(self, text: str, sentinel: str, strip_left: bool, strip_right: bool) -> list[int]:
         text = text.lstrip() if strip_left else text
         text = (text.rstrip() if strip_right else text).replace(sentinel, "")
-        return self._tokenizer.tokenize(text) if text else []
+        return list(self._known(text)) if text else []
 
     def _strips_around(self, control: str) -> tuple[bool, bool]:
         """Whether the vocabulary lets this control token swallow white space before and after it (Phi-3 does)."""
         if control not in self._strips:
-            tokenizer, token = self._tokenizer, self._controls[control]
+            tokenizer, token = self._tokenizer, self._controls.ids[control]
             after, before = f"{control}\nx", f"x\n{control}"
             self._strips[control] = (
                 tokenizer.tokenize(before, True)
