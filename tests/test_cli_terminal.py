@@ -11,18 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shapes import make_model
+from exact import make_endless_model
 from terminal import ALT_ENTER, COMMAND, CTRL_C, CTRL_D, ENTER, TAB, Terminal, environment
 
 QUESTION = "Tom has 5 apples. Tom buys 3 more apples. How many apples does Tom have?"
+LONG = ("-t", "1", "-c", "16000")  # room for an answer of many seconds
 PROMPT = "\n>"  # prompt_toolkit moves the cursor instead of printing the blank
 
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model with random weights that answers for minutes."""
-    path = tmp_path_factory.mktemp("models") / "slow.gguf"
-    return str(make_model(path, n_embd=256, n_layer=8, n_ctx=32768, chat_template=True, outtype="f32"))
+    """A model that never ends an answer by itself."""
+    return str(make_endless_model(tmp_path_factory.mktemp("models") / "endless.gguf"))
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_no_history_where_the_state_folder_cannot_be_made(tmp_path: Path) -> Non
 
 
 def test_ctrl_c_stops_an_answer_keeps_its_text_and_stays(slow: str, env: dict[str, str], tmp_path: Path) -> None:
-    with Terminal("chat", slow, "-t", "1", env=env) as terminal:
+    with Terminal("chat", slow, *LONG, env=env) as terminal:
         terminal.expect(PROMPT)
         for turn in (1, 2):
             terminal.send(f"question {turn}" + ENTER)
@@ -134,7 +134,7 @@ def test_ctrl_c_stops_an_answer_keeps_its_text_and_stays(slow: str, env: dict[st
 
 
 def test_keys_typed_during_an_answer_are_kept_for_the_prompt(slow: str, env: dict[str, str]) -> None:
-    with Terminal("chat", slow, "-t", "1", "--max-tokens", "50", env=env) as terminal:
+    with Terminal("chat", slow, "-t", "1", "--max-tokens", "1000", env=env) as terminal:
         terminal.expect(PROMPT)
         terminal.send("question" + ENTER)
         terminal.expect("\n")
@@ -226,13 +226,13 @@ def test_ask_stops_quietly_when_its_reader_leaves(env: dict[str, str]) -> None:
 @pytest.mark.parametrize("arguments", [["ask", "-q", "SLOW", "question"], ["ask", "--json", "SLOW", "question"]])
 def test_ctrl_c_ends_ask_with_130(slow: str, env: dict[str, str], arguments: list[str]) -> None:
     process = subprocess.Popen(
-        [*COMMAND, *(slow if word == "SLOW" else word for word in arguments)],
+        [*COMMAND, *(slow if word == "SLOW" else word for word in arguments), *LONG],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=env,
     )
-    time.sleep(3.0)
+    time.sleep(1.5)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
     assert stderr.decode().endswith("Error: interrupted\n")
@@ -242,12 +242,12 @@ def test_ctrl_c_ends_ask_with_130(slow: str, env: dict[str, str], arguments: lis
 
 def test_ctrl_c_ends_a_chat_of_a_script_with_130(slow: str, env: dict[str, str]) -> None:
     process = subprocess.Popen(
-        [*COMMAND, "chat", slow], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+        [*COMMAND, "chat", slow, *LONG], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
     )
     assert process.stdin is not None
     process.stdin.write(b"question\nanother\n")
     process.stdin.flush()
-    time.sleep(3.0)
+    time.sleep(1.5)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
     assert stderr.decode().endswith("Error: interrupted\n")
@@ -265,9 +265,10 @@ def test_ctrl_c_at_any_moment_of_the_start_is_quiet(env: dict[str, str]) -> None
             _, stderr = process.communicate(timeout=30)
         finally:
             process.kill()
-        if b"rim_edge" in stderr or b"Error" in stderr:  # else Python itself had not started yet
-            assert b"Traceback" not in stderr, stderr.decode()
-            assert process.returncode == 130
+        if b"Traceback" in stderr:  # of Python's own start alone, before the first line of the command
+            assert b"/rim_edge" not in stderr, stderr.decode()
+        else:
+            assert process.returncode in (130, -signal.SIGINT)
 
 
 def test_a_closed_output_is_no_traceback(env: dict[str, str]) -> None:
