@@ -6,7 +6,6 @@ transformers 5 keeps the rotary parameters of Gemma 3 by kind of layer, where th
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 
@@ -37,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -172,7 +172,7 @@ class _Decoding:
             n_open = sum(answer.open for answer in rows)
             room -= n_open
             longest = max(answer.length for answer in rows if answer.open) + 1
-            if room < 0 or longest >= self._host.lanes.n_positions:
+            if room < 0 or longest > self._host.lanes.n_positions:
                 return self._finish_all("context")
             if alone:
                 cache = self._host.lanes[rows[0].start.lane].row(longest, used=rows[0].length)
