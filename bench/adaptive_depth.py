@@ -49,7 +49,7 @@ def rules(has_probe: bool) -> list[tuple[str, HaltingRule]]:
             for score in (0.5, 0.7, 0.8, 0.9, 0.95):
                 made.append((f"groups {groups}, probe >= {score}", HaltingRule(groups=groups, probe=score)))
         else:
-            for entropy in (0.02, 0.05, 0.1, 0.3):
+            for entropy in (0.1, 0.5, 1.0, 1.5, 9.0):
                 made.append((f"groups {groups}, entropy <= {entropy}", HaltingRule(groups=groups, entropy=entropy)))
     return made
 

@@ -33,7 +33,7 @@ class HaltingRule:
 
     groups: tuple[int, ...] = (2,)
     probe: float = 0.9
-    entropy: float = 0.1
+    entropy: float = 0.5
 
     def depths(self, deepest: int) -> tuple[int, ...]:
         """Depths after each group, the last one ``deepest``."""

@@ -10,7 +10,7 @@ from rim_edge.errors import OptionError
 from rim_edge.options import Request
 from rim_edge.prompt import Prompt
 
-DEFAULT_BATCH = 8  # docs/python.md has the measurement
+DEFAULT_BATCH = 4  # docs/python.md has the measurement
 MOST_SEQUENCES = 256  # of libllama; each readout of each lane is one
 _USUAL_ANSWER = 512  # cells planned per answer where max_tokens does not say
 _USUAL_READOUT = 64  # the same where every readout is decoded

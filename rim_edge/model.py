@@ -180,11 +180,11 @@ class Model:
         progress: Callable[[int, int], bool | None] | None = None,
         **options: Unpack[Options],
     ) -> list[Answer]:
-        """Answer many questions, ``batch`` of them side by side in one context: faster than one by one.
+        """Answer many questions, ``batch`` of them side by side in one context (docs/python.md: what it gains).
 
         Args:
             questions: the questions.
-            batch: questions side by side, ``batch * rim.max_block_count <= 256``; None: 8.
+            batch: questions side by side, ``batch * rim.max_block_count <= 256``; None: 4.
             progress: called with (answers done, questions in all) after each batch; returning False stops with
                 CancelledError.
             options: as for :meth:`ask`, without ``on_text`` and ``on_prefill``.
