@@ -62,11 +62,11 @@ class Ours:
 class Theirs:
     """llama_cpp.Llama on the same tokens."""
 
-    def __init__(self, path: str, tokens: list[int], answer: int, threads: int) -> None:
+    def __init__(self, path: str, tokens: list[int], answer: int, threads: int, ends: Callable[[int], bool]) -> None:
         self.llama = llama_cpp.Llama(
             path, n_ctx=1024, n_batch=2048, n_threads=threads, n_threads_batch=threads, flash_attn=True, verbose=False
         )
-        self.tokens, self.answer = tokens, answer
+        self.tokens, self.answer, self.ends = tokens, answer, ends
 
     def first(self) -> None:
         self.llama.reset()
@@ -75,8 +75,8 @@ class Theirs:
 
     def whole(self) -> None:
         self.llama.reset()
-        for i, _ in enumerate(self.llama.generate(self.tokens, temp=0.0, repeat_penalty=1.0, reset=False), 1):
-            if i == self.answer:
+        for i, token in enumerate(self.llama.generate(self.tokens, temp=0.0, repeat_penalty=1.0, reset=False), 1):
+            if i == self.answer or self.ends(token):
                 break
 
 
@@ -101,7 +101,7 @@ def main() -> None:
         memory = ordinary[:3]
         tokens = question + [memory[0], *[memory[1]] * SIZE, memory[2]] * COUNT
         ours = Ours(model, question, memory, arguments.answer, threads)
-        theirs = Theirs(path, tokens, arguments.answer, threads)
+        theirs = Theirs(path, tokens, arguments.answer, threads, model.is_eog)
         variants: dict[str, Callable[[], None]] = {
             "direct": lambda: ours.think(0),
             "one": lambda: ours.think(all_readouts=False),
@@ -138,7 +138,8 @@ def main() -> None:
         ("hidden states on against off", "hidden", "all"),
         ("8 blocks against direct", "one", "direct"),
         ("8 answers against 1", "decode all", "decode one"),
-        ("first token, against llama_cpp.Llama", "all", "llama first"),
+        ("one readout, against llama_cpp.Llama", "one", "llama first"),
+        ("8 readouts, against llama_cpp.Llama", "all", "llama first"),
         ("whole answer, against llama_cpp.Llama", "whole", "llama whole"),
     ]:
         if name not in rounds[0] or other not in rounds[0]:
