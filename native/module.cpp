@@ -73,6 +73,9 @@ std::string library_path() {
 
 NB_MODULE(_native, m) {
     m.doc() = "The latent loop over libllama: models, sessions and checked GGUF reading.";
+#ifdef NDEBUG
+    nb::set_leak_warnings(false);  // objects that a traceback or a global keeps alive until the end are no user's concern
+#endif
     check_library();
     m.attr("BUILT_FOR") = RIM_LLAMA_PYTHON_VERSION;  // version of llama-cpp-python
     m.def("library_path", [] { return file_system_text(library_path()); }, nb::sig("def library_path() -> str"),
