@@ -3,7 +3,8 @@
     python -m train.score rim_edge/models/rim-tiny.gguf -n 500 --seed 4242
 
 Prints one row per step count: the last readout, any readout, the first block's readout, the probe's choice (where the
-model has a probe) and the direct answer (0 blocks), in percent. Needs neither torch nor the training extra.
+model has a probe) and the direct answer (0 blocks), in percent; ``--by-kind`` adds the last readout for each kind of
+problem. Needs neither torch nor the training extra.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import rim_edge
 from rim_edge import Answer, RimError
 from train.data import generate, parse_count, parse_steps
+from train.kinds import KINDS
 
 
 def probe_choice(answer: Answer) -> str | None:
@@ -49,7 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=parse_steps, default=(2, 3, 4, 5), help="step count or range (default 2-5)")
     parser.add_argument("-n", "--count", type=parse_count, default=500, help="problems per step count (default 500)")
     parser.add_argument("--seed", type=int, default=4242, help="(default 4242)")
+    parser.add_argument("--by-kind", action="store_true", help="also the last readout for each kind of problem")
     options = parser.parse_args(arguments)
+    kinds: dict[str, list[str]] = {}
     try:
         with rim_edge.load(options.model) as model:
             probe = model.spec is not None and model.spec.has_probe
@@ -65,6 +69,18 @@ def main(arguments: list[str] | None = None) -> int:
                     print("| --- " * (len(result) + 2) + "|")
                 cells = " | ".join(f"{value:.1f}" for value in result.values())
                 print(f"| {n_steps} | {len(problems)} | {cells} |", flush=True)
+                for kind in KINDS:
+                    hits = [
+                        a.readouts[-1].value == y
+                        for a, y, p in zip(answers, truths, problems, strict=True)
+                        if p.kind == kind
+                    ]
+                    kinds.setdefault(kind, []).append(f"{100 * sum(hits) / max(1, len(hits)):.0f} ({len(hits)})")
+        if options.by_kind:
+            print("\n| last readout, percent (problems) | " + " | ".join(f"{n} steps" for n in options.steps) + " |")
+            print("| --- " * (len(options.steps) + 1) + "|")
+            for kind, cells_of_kind in kinds.items():
+                print(f"| `{kind}` | " + " | ".join(cells_of_kind) + " |")
     except (RimError, ValueError) as error:
         print(f"train.score: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
