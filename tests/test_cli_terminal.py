@@ -108,6 +108,7 @@ def test_no_history_where_the_state_folder_cannot_be_made(tmp_path: Path) -> Non
         terminal.expect(PROMPT)
         terminal.send("/temp" + ENTER)
         terminal.expect("temperature: 0.0")
+        terminal.expect(PROMPT)
         terminal.send(CTRL_D)
         assert terminal.wait() == 0
 
