@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import gguf
@@ -12,7 +13,7 @@ from .config import Config
 Shapes = dict[str, tuple[int, ...]]
 
 
-class Family:
+class Family(ABC):
     """Maps one kind of model of transformers to one architecture of GGUF.
 
     Tensor names are those of the model with its language-model head (``model.embed_tokens.weight``,
@@ -35,33 +36,34 @@ class Family:
         """The part of ``config.json`` that describes the language model."""
         return config
 
+    @abstractmethod
     def canonical(self, name: str) -> str | None:
         """The name used here for a checkpoint's tensor; None for one that is left out (buffers, other modalities)."""
-        raise NotImplementedError
 
     def is_tied(self, config: Config) -> bool:
         """Whether the output head is the token embedding."""
         stated: Any = config.get("tie_word_embeddings")
         return self.tied if stated is None else bool(stated)
 
+    @abstractmethod
     def n_layers(self, config: Config) -> int:
-        raise NotImplementedError
+        """Transformer layers."""
 
+    @abstractmethod
     def width(self, config: Config) -> int:
         """Width of the hidden states."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shapes(self, config: Config) -> Shapes:
         """Every tensor that a checkpoint must hold, but the embedding and the head, with its shape."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check(self, config: Config) -> None:
         """Raise ConvertError, by name, where libllama would compute something else than transformers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add_hyperparameters(self, writer: gguf.GGUFWriter, config: Config, n_vocab: int) -> None:
         """Add the keys ``<architecture>.*``."""
-        raise NotImplementedError
 
     def transform(self, tensor: LazyTensor, config: Config) -> LazyTensor:
         """A tensor in the layout that libllama expects."""
