@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-FloatArray = npt.NDArray[np.float32]
+from rim_edge.arrays import FloatArray
 
 #: why an answer ended: end token or stop string, ``max_tokens``, no room left in the context, ``cancel()``
 Finish = Literal["stop", "length", "context", "cancelled"]

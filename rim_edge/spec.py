@@ -14,12 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from rim_edge.arrays import FloatArray
 from rim_edge.errors import SpecError
-
-FloatArray = npt.NDArray[np.float32]
 
 SPEC_VERSION = 1
 MAX_BLOCKS = 256  # libllama holds at most 256 sequences and each readout needs one
@@ -142,6 +138,8 @@ class RimSpec:
         if (self.probe_weight is None) != (self.probe_bias is None):
             raise SpecError("rim.probe.weight and rim.probe.bias must both be present, or neither")
         if self.probe_weight is not None and self.probe_bias is not None:
+            import numpy as np
+
             weight, bias = self.probe_weight, self.probe_bias
             if weight.ndim != 2 or bias.ndim != 1 or weight.shape[0] != bias.shape[0]:
                 raise SpecError(f"the probe has shapes {weight.shape} and {bias.shape}, expected [K, n_embd] and [K]")
@@ -252,6 +250,8 @@ class RimSpec:
                 elif key in _BOOL_KEYS:
                     metadata[key] = {"true": True, "false": False}[text]
                 elif key in _ARRAY_KEYS:
+                    import numpy as np
+
                     metadata[key] = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
                 else:
                     metadata[key] = text
@@ -363,6 +363,8 @@ def _typed(metadata: Mapping[str, Any], key: str, kind: type, default: Any = _RE
 def _array(metadata: Mapping[str, Any], key: str) -> FloatArray | None:
     if key not in metadata:
         return None
+    import numpy as np
+
     value = metadata[key]
     if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind != "f":
         raise SpecError(f"{key} is not an array of f32: convert the model again")

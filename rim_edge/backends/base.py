@@ -10,13 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from rim_edge.arrays import FloatArray
 from rim_edge.results import ModelInfo
 from rim_edge.spec import RimSpec
 
-FloatArray = npt.NDArray[np.float32]
 LoadProgress = Callable[[float], "bool | None"]
 PassProgress = Callable[[int, int], "bool | None"]
 OnText = Callable[[int, str], "bool | None"]
