@@ -74,6 +74,17 @@ class Terminal:
                     f"{text!r} did not appear; the screen after the last match: {self.screen[self._seen :]!r}"
                 )
 
+    def insist(self, keys: str, text: str) -> None:
+        """Type ``keys``, again where ``text`` stays away: Python's input() misses a signal that comes before it reads."""
+        for _ in range(20):
+            self.send(keys)
+            try:
+                self.expect(text, seconds=3.0)
+                return
+            except AssertionError:
+                continue
+        raise AssertionError(f"{text!r} did not appear; the screen: {self.screen!r}")
+
     def expect_more(self, seconds: float = 60.0) -> None:
         """Wait until anything visible appears after what was waited for before."""
         end = time.monotonic() + seconds

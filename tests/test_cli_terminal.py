@@ -174,8 +174,7 @@ def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path) -> None:
         terminal.send(QUESTION + "\n")
         terminal.expect("8 blocks · ")
         terminal.expect(PROMPT)
-        terminal.send(CTRL_C)
-        terminal.expect(PROMPT)
+        terminal.insist(CTRL_C, PROMPT)
         terminal.send("/exit\n")
         assert terminal.wait() == 0
         assert "\x1b" not in terminal.raw
