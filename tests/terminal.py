@@ -75,7 +75,7 @@ class Terminal:
                 )
 
     def insist(self, keys: str, text: str) -> None:
-        """Type ``keys``, again where ``text`` stays away: Python's input() misses a signal that comes before it reads."""
+        """Type ``keys``, again where ``text`` stays away: input() misses a signal that comes before it reads."""
         for _ in range(20):
             self.send(keys)
             try:

@@ -26,7 +26,18 @@ def python(code: str, *arguments: object, path: Path | None = None) -> subproces
 
 
 def test_import_leaves_slow_packages_alone() -> None:
-    slow = ["torch", "transformers", "gguf", "numpy", "llama_cpp", "jinja2", "rich", "prompt_toolkit", "onnxruntime", "click"]
+    slow = [
+        "torch",
+        "transformers",
+        "gguf",
+        "numpy",
+        "llama_cpp",
+        "jinja2",
+        "rich",
+        "prompt_toolkit",
+        "onnxruntime",
+        "click",
+    ]
     done = python(f"import sys, rim_edge; print([name for name in {slow} if name in sys.modules])")
     assert done.stdout.strip() == "[]", done.stderr
 
