@@ -4,6 +4,10 @@ A sample is laid out as ``x ⊕ m_1 … m_K ⊕ readouts``: the question, the me
 readout k predicts its text from block k's last token on, so its own tokens (all but the last) stand at the positions
 that follow block k. It sees x, m_1..m_k and itself: never a later block, never another readout.
 
+Several questions about the same facts share them: ``facts ⊕ branch ⊕ branch …``, where a branch is what is asked, the
+blocks and the readouts. A branch sees the facts and itself, at the positions it would have alone, so each is exactly
+the sample that it would be with facts of its own; only the facts are computed once.
+
 Stage 1, *grounding*: a problem of T steps gets T blocks. Number the values as r_1 (the quantity the text starts from),
 r_2, …, r_{T+1} (the results of the T operations, the last of them the answer y). Readout t predicts r_{t+1}, so readout
 T predicts the answer:
@@ -54,7 +58,7 @@ def alpha_k(k: int, block_count: int = BLOCK_COUNT) -> float:
 
 @dataclass(frozen=True)
 class Readout:
-    """A readout to train or to score: after block ``k``, the text ``tokens`` (end of text included)."""
+    """A readout to train or to score: after block ``k``, the text ``tokens``."""
 
     k: int
     tokens: list[int]
@@ -62,10 +66,13 @@ class Readout:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One problem, ready to be laid out."""
+class Branch:
+    """One question about the facts of its sample: what is asked, how many blocks follow, and what is to be learnt.
 
-    question: list[int]
+    ``values`` are the value tokens of the steps, for deep grounding with weight ``deep_weight``.
+    """
+
+    asked: list[int]
     n_blocks: int
     readouts: list[Readout]
     values: list[int]
@@ -78,28 +85,54 @@ class Sample:
 
     @property
     def length(self) -> int:
-        return len(self.question) + self.n_blocks * (BLOCK_SIZE + 2) + sum(len(r.tokens) - 1 for r in self.readouts)
+        return len(self.asked) + self.n_blocks * (BLOCK_SIZE + 2) + sum(len(r.tokens) - 1 for r in self.readouts)
 
 
-def grounding(problem: Problem, vocabulary: Vocabulary, s: float, deep_weight: float = 0.0) -> Sample:
+@dataclass(frozen=True)
+class Sample:
+    """Facts and the questions about them, ready to be laid out."""
+
+    facts: list[int]
+    branches: list[Branch]
+
+    @property
+    def total_weight(self) -> float:
+        return sum(branch.total_weight for branch in self.branches)
+
+    @property
+    def length(self) -> int:
+        return len(self.facts) + sum(branch.length for branch in self.branches)
+
+
+def grounding(problem: Problem, vocabulary: Vocabulary, s: float, deep_weight: float = 0.0) -> Branch:
     """Stage 1: T blocks; readout t predicts the value of operation t."""
     n_steps = len(problem.values)
     readouts = []
     for t, value in enumerate(problem.values, start=1):
         weight = lambda_t(t, n_steps, s)
         if weight > 0:
-            readouts.append(Readout(t, vocabulary.value(value), weight))
-    return Sample(vocabulary.encode(problem.question), n_steps, readouts, steps_of(problem, vocabulary), deep_weight)
+            readouts.append(Readout(t, vocabulary.value(value)[: None if t == n_steps else 1], weight))
+    return Branch(asked_of(problem, vocabulary), n_steps, readouts, steps_of(problem, vocabulary), deep_weight)
 
 
-def refinement(problem: Problem, vocabulary: Vocabulary, direct: bool = False, deep_weight: float = 0.0) -> Sample:
-    """Stage 2: K blocks; every readout predicts the answer. ``direct`` adds readout 0."""
+def refinement(problem: Problem, vocabulary: Vocabulary, deep_weight: float = 0.0) -> Branch:
+    """Stage 2: K blocks; every readout predicts the answer, and so does readout 0 with a small weight."""
     tokens = vocabulary.value(problem.values[-1])
-    readouts = [Readout(k, tokens, alpha_k(k)) for k in range(1, BLOCK_COUNT + 1)]
-    if direct:
-        readouts.insert(0, Readout(0, tokens, DIRECT_WEIGHT))
-    question = vocabulary.encode(problem.question)
-    return Sample(question, BLOCK_COUNT, readouts, steps_of(problem, vocabulary), deep_weight)
+    readouts = [
+        Readout(k, tokens if k == BLOCK_COUNT else tokens[:1], alpha_k(k)) for k in range(1, BLOCK_COUNT + 1)
+    ]
+    readouts.insert(0, Readout(0, tokens[:1], DIRECT_WEIGHT))
+    return Branch(asked_of(problem, vocabulary), BLOCK_COUNT, readouts, steps_of(problem, vocabulary), deep_weight)
+
+
+def asked_of(problem: Problem, vocabulary: Vocabulary) -> list[int]:
+    """Tokens of what is asked; after the facts' tokens they are those of the whole question."""
+    return vocabulary.encode(" " + problem.asked if problem.facts else problem.asked)
+
+
+def alone(problem: Problem, branch: Branch, vocabulary: Vocabulary) -> Sample:
+    """One problem as a sample of its own."""
+    return Sample(vocabulary.encode(problem.facts), [branch])
 
 
 def steps_of(problem: Problem, vocabulary: Vocabulary) -> list[int]:
@@ -114,8 +147,8 @@ class Batch:
     tokens, positions: [B, T] int64. mask: [B, 1, T, T] float32, 0 where position i may see j, else -inf.
     rows: [R] int64, index into the flattened [B·T] positions whose state predicts ``targets`` [R] int64 with loss
     weight ``weights`` [R] float32. readout: [R] int64, running number of the readout a target belongs to. ends: for
-    each readout (sample, k, row of its first prediction). deep: for each t, rows of the ends of blocks t, the value
-    tokens of step t and their weights.
+    each readout (branch, k, row of its first prediction), branches numbered through the batch. deep: for each t, rows
+    of the ends of blocks t, the value tokens of step t and their weights.
     """
 
     tokens: Tensor
@@ -132,47 +165,60 @@ class Batch:
 def lay_out(samples: list[Sample], vocabulary: Vocabulary) -> Batch:
     """The samples as one batch, padded on the right to the longest."""
     width = max(sample.length for sample in samples)
-    tokens, positions, owners, depths = [], [], [], []
+    tokens, positions, branches, owners, depths = [], [], [], [], []
     rows: list[int] = []
     targets: list[int] = []
     weights: list[float] = []
     readout_of: list[int] = []
     ends: list[tuple[int, int, int]] = []
     deep: dict[int, tuple[list[int], list[int], list[float]]] = {}
+    block = len(vocabulary.block)
+    n_branches = 0
     for index, sample in enumerate(samples):
-        n_question = len(sample.question)
-        token = sample.question + vocabulary.block * sample.n_blocks
-        position = list(range(len(token)))
-        owner = [0] * len(token)  # 0: visible to all that come later; r: readout r alone; -1: padding
-        depth = [0] * n_question + [k for k in range(1, sample.n_blocks + 1) for _ in vocabulary.block]
-        for number, readout in enumerate(sample.readouts, start=1):
-            first = n_question + readout.k * len(vocabulary.block)  # the position after block k
-            states = [first - 1, *range(len(token), len(token) + len(readout.tokens) - 1)]
-            rows += [index * width + state for state in states]
-            targets += readout.tokens
-            weights += [readout.weight] * len(readout.tokens)
-            readout_of += [len(ends)] * len(readout.tokens)
-            ends.append((index, readout.k, index * width + first - 1))
-            fed = readout.tokens[:-1]
-            token = token + fed
-            position += range(first, first + len(fed))
-            owner += [number] * len(fed)
-            depth += [readout.k] * len(fed)
-        for t, value in enumerate(sample.values, start=1):
-            if sample.deep_weight > 0:
-                deep_rows, deep_targets, deep_weights = deep.setdefault(t, ([], [], []))
-                deep_rows.append(index * width + n_question + t * len(vocabulary.block) - 1)
-                deep_targets.append(value)
-                deep_weights.append(sample.deep_weight)
+        n_facts = len(sample.facts)
+        token = list(sample.facts)
+        position = list(range(n_facts))
+        member = [0] * n_facts  # 0: the facts; b: branch b alone; -1: padding
+        owner = [0] * n_facts  # 0: visible to all of the branch that come later; r: readout r alone
+        depth = [0] * n_facts
+        for number, branch in enumerate(sample.branches, start=1):
+            start = len(token)  # of the branch in the row; in its own text it stands at n_facts
+            shared = branch.asked + vocabulary.block * branch.n_blocks
+            token += shared
+            position += range(n_facts, n_facts + len(shared))
+            owner += [0] * len(shared)
+            depth += [0] * len(branch.asked) + [k for k in range(1, branch.n_blocks + 1) for _ in range(block)]
+            for readout in branch.readouts:
+                first = len(branch.asked) + readout.k * block  # in the branch, the position after block k
+                states = [start + first - 1, *range(len(token), len(token) + len(readout.tokens) - 1)]
+                rows += [index * width + state for state in states]
+                targets += readout.tokens
+                weights += [readout.weight] * len(readout.tokens)
+                readout_of += [len(ends)] * len(readout.tokens)
+                ends.append((n_branches, readout.k, index * width + states[0]))
+                fed = readout.tokens[:-1]
+                token += fed
+                position += range(n_facts + first, n_facts + first + len(fed))
+                owner += [len(ends)] * len(fed)
+                depth += [readout.k] * len(fed)
+            for t, value in enumerate(branch.values, start=1):
+                if branch.deep_weight > 0:
+                    deep_rows, deep_targets, deep_weights = deep.setdefault(t, ([], [], []))
+                    deep_rows.append(index * width + start + len(branch.asked) + t * block - 1)
+                    deep_targets.append(value)
+                    deep_weights.append(branch.deep_weight)
+            member += [number] * (len(token) - start)
+            n_branches += 1
         padding = width - len(token)
         tokens.append(token + [0] * padding)
         positions.append(position + [0] * padding)
-        owners.append(owner + [-1] * padding)
+        branches.append(member + [-1] * padding)
+        owners.append(owner + [0] * padding)
         depths.append(depth + [0] * padding)
     return Batch(
         torch.tensor(tokens),
         torch.tensor(positions),
-        readout_mask(torch.tensor(owners), torch.tensor(depths)),
+        isolation_mask(torch.tensor(branches), torch.tensor(owners), torch.tensor(depths)),
         torch.tensor(rows),
         torch.tensor(targets),
         torch.tensor(weights),
@@ -182,15 +228,21 @@ def lay_out(samples: list[Sample], vocabulary: Vocabulary) -> Batch:
     )
 
 
-def readout_mask(owner: Tensor, depth: Tensor) -> Tensor:
-    """The additive mask [B, 1, T, T] that isolates readouts.
+def isolation_mask(branch: Tensor, owner: Tensor, depth: Tensor) -> Tensor:
+    """The additive mask [B, 1, T, T] that isolates branches and readouts; all arguments are [B, T] int64.
 
-    Position i sees j <= i if j is text or a block of depth at most i's, or if both belong to the same readout.
+    Position i sees j <= i if j belongs to the facts or to i's branch, and if j is text or a block of depth at most i's,
+    or both belong to the same readout.
     """
-    length = owner.shape[1]
-    i, j = owner[:, :, None], owner[:, None, :]
-    shared = (j == 0) & (i >= 0) & (depth[:, None, :] <= depth[:, :, None])
-    visible = (shared | (i == j)) & torch.ones(length, length, dtype=torch.bool).tril()
+    length = branch.shape[1]
+
+    def pair(values: Tensor) -> tuple[Tensor, Tensor]:
+        return values[:, :, None], values[:, None, :]
+
+    (branch_i, branch_j), (owner_i, owner_j), (depth_i, depth_j) = pair(branch), pair(owner), pair(depth)
+    same_branch = (branch_j == branch_i) | ((branch_j == 0) & (branch_i > 0))
+    visible = same_branch & (((owner_j == 0) & (depth_j <= depth_i)) | ((owner_j > 0) & (owner_j == owner_i)))
+    visible &= torch.ones(length, length, dtype=torch.bool).tril()
     return torch.zeros(visible.shape).masked_fill_(~visible, float("-inf")).unsqueeze(1)
 
 

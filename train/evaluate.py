@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from train.curriculum import grounding, lay_out, readouts_correct, refinement
+from train.curriculum import alone, grounding, lay_out, readouts_correct, refinement
 from train.data import generate
 from train.model import Llama
 from train.problems import Problem
@@ -27,14 +27,13 @@ def accuracy(
     """
     table: dict[str, dict[str, float]] = {}
     for n_steps, group in problems.items():
-        samples = [
-            grounding(p, vocabulary, 0.0) if stage == 1 else refinement(p, vocabulary, direct=True) for p in group
-        ]
+        branches = [grounding(p, vocabulary, 0.0) if stage == 1 else refinement(p, vocabulary) for p in group]
+        samples = [alone(p, branch, vocabulary) for p, branch in zip(group, branches, strict=True)]
         order = sorted(range(len(samples)), key=lambda i: samples[i].length)
         rows: list[Tensor] = []
         for start in range(0, len(order), chunk):
             batch = lay_out([samples[i] for i in order[start : start + chunk]], vocabulary)
-            rows.append(readouts_correct(model, batch).view(-1, len(samples[0].readouts)))
+            rows.append(readouts_correct(model, batch).view(-1, len(branches[0].readouts)))
         correct = torch.cat(rows).float()
         if stage == 1:
             table[str(n_steps)] = {"last": correct[:, -1].mean().item(), "steps": correct.mean().item()}

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from train.lexicon import COLOURS, CONTAINERS, FEMALE, ITEMS, MALE, NAMES
-from train.problems import MAX_VALUE, Draw, Operand, Problem, Rejected
+from train.problems import MAX_VALUE, Draw, Operand, Problem, Ref, Rejected, needed
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,30 @@ def relations(rng: random.Random, n_steps: int, max_value: int, shuffled: bool =
         known.append(relate(rng.choice(known), side))
     if shuffled:
         rng.shuffle(facts)
-    return _finish(draw, " ".join(facts) + " " + question, "relations" if shuffled else "relations-in-order")
+    told = " ".join(facts)
+    kind = "relations" if shuffled else "relations-in-order"
+
+    def ask(asked: str, quantity: Ref, source: Draw) -> Problem:
+        return Problem(told, asked, needed(source.operations, quantity), kind)
+
+    others = []
+    for name, quantity in known:
+        if isinstance(quantity, Ref):
+            others.append(ask(rng.choice(domain.asks).format(a=name, items=items), quantity, side))
+    for _ in range(2 if len(known) > 2 else 0):
+        (a, first_of), (b, second_of) = rng.sample(known, 2)
+        more = side.copy()
+        try:
+            quantity = more.apply("+", first_of, second_of)
+        except Rejected:
+            continue
+        others.append(ask(rng.choice(domain.total).format(a=a, b=b, items=items), quantity, more))
+    return Problem(told, question, tuple(draw.operations), kind, _distinct(question, others))
+
+
+def _distinct(asked: str, others: list[Problem]) -> tuple[Problem, ...]:
+    """``others`` without those that ask the same as ``asked`` or as an earlier one."""
+    return tuple({other.asked: other for other in others if other.asked != asked}.values())
 
 
 GAINS = (
@@ -266,13 +289,16 @@ def story(rng: random.Random, n_steps: int, max_value: int, second: bool = False
         facts.append(fact)
     else:
         question = main.question()
-    if second:
-        side = Draw(rng, max_value)
-        same_items = rng.random() < 0.5
-        other = Thread(rng, side, names.pop(), items if same_items else rng.choice(ITEMS)[1], names[:2])
-        told = [other.opening()] + [other.event(1, False)[0] for _ in range(rng.randint(0, 2))]
-        facts = _interleave(rng, facts, told)
-    return _finish(draw, " ".join([*facts, question]), "two-stories" if second else "story")
+    if not second:
+        return Problem(" ".join(facts), question, tuple(draw.operations), "story")
+    side = Draw(rng, max_value)
+    same_items = rng.random() < 0.5
+    other = Thread(rng, side, names.pop(), items if same_items else rng.choice(ITEMS)[1], names[:2])
+    told = [other.opening()] + [other.event(1, False)[0] for _ in range(rng.randint(0, 2))]
+    text = " ".join(_interleave(rng, facts, told))
+    operations = tuple(side.operations)
+    others = (Problem(text, other.question(), operations, "two-stories"),) if operations else ()
+    return Problem(text, question, tuple(draw.operations), "two-stories", others)
 
 
 def _interleave(rng: random.Random, first: list[str], second: list[str]) -> list[str]:
@@ -320,34 +346,62 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     facts.append(_sentence("{a} costs {n} dollars.", a=_article(price[0][0][0]), n=start))
     for _ in range(n_relations):
         relate(price[-1], draw)
-    bought = price[-1]
     count = draw.number(2, 4)
-    paid = draw.apply("*", bought[1], count)
-    basket = f"{count} {bought[0][1]}"
+    main = price[-1]
+    basket = [(main, count)]
     if two:
         if len(price) == 1:
             price.append((goods.pop(), draw.number(2, 9)))
-            extra = price[-1]
-            facts.append(_sentence("{a} costs {n} dollars.", a=_article(extra[0][0]), n=draw.value(extra[1])))
+            facts.append(_sentence("{a} costs {n} dollars.", a=_article(price[1][0][0]), n=draw.value(price[1][1])))
+            basket.append((price[1], draw.number(2, 3)))
         else:
-            extra = price[rng.randrange(len(price) - 1)]
-        number = draw.number(2, 3)
-        paid = draw.apply("+", paid, draw.apply("*", extra[1], number))
-        basket += f" and {number} {extra[0][1]}"
+            basket.append((price[rng.randrange(len(price) - 1)], draw.number(2, 3)))
+    paid = _pay(draw, basket)
+    side = draw.copy()
     if rng.random() < 0.4:
-        relate(rng.choice(price), draw.copy())
+        relate(rng.choice(price), side)
     rng.shuffle(facts)
+    money = 0
     if left_question:
         money = rng.randint(draw.value(paid) + 1, max(draw.value(paid) + 1, min(max_value, draw.value(paid) + 6)))
         draw.apply("-", money, paid)
-        opening = f"{name} has {money} dollars."
-        facts.insert(rng.choice((0, len(facts))), opening)
-        facts.append(_sentence(f"{name} buys {basket}."))
-        question = f"How many dollars does {pronoun} have left?"
-    else:
-        facts.append(_sentence(f"{name} buys {basket}."))
-        question = rng.choice((f"How much does {pronoun} pay?", f"How many dollars does {pronoun} pay?"))
-    return _finish(draw, " ".join([*facts, question]), "shop")
+        facts.insert(rng.choice((0, len(facts))), f"{name} has {money} dollars.")
+    told = " ".join(facts)
+    endings = (f"How much does {pronoun} pay?", f"How many dollars does {pronoun} pay?")
+
+    def buys(basket: Basket, asks_left: bool) -> str:
+        things = " and ".join(f"{number} {item[1]}" for (item, _), number in basket)
+        ending = f"How many dollars does {pronoun} have left?" if asks_left else rng.choice(endings)
+        return f"{name} buys {things}. {ending}"
+
+    asked = buys(basket, left_question)
+    others = []
+    for entry in price:
+        more = side.copy()
+        other = [(entry, rng.randint(2, 4))]
+        try:
+            quantity = _pay(more, other)
+            asks_left = money > more.value(quantity) and rng.random() < 0.5
+            if asks_left:
+                quantity = more.apply("-", money, quantity)
+        except Rejected:
+            continue
+        others.append(Problem(told, buys(other, asks_left), needed(more.operations, quantity), "shop"))
+    return Problem(told, asked, tuple(draw.operations), "shop", _distinct(asked, others))
+
+
+Basket = list[tuple[tuple[tuple[str, str], Operand], int]]
+"""What is bought: (item, its price) and how many of it."""
+
+
+def _pay(draw: Draw, basket: Basket) -> Ref:
+    """The price of a basket."""
+    total: Ref | None = None
+    for (_, price), number in basket:
+        part = draw.apply("*", price, number)
+        total = part if total is None else draw.apply("+", total, part)
+    assert total is not None
+    return total
 
 
 PLAIN_OPERATIONS = {
@@ -383,13 +437,9 @@ def numbers(rng: random.Random, n_steps: int, max_value: int) -> Problem:
         if number == 2 and op in "*/" and rng.random() < 0.5:
             fact = "Double it." if op == "*" else "Halve it."
         if n_steps == 1 and rng.random() < 0.8:
-            return _finish(draw, alone.format(a=start, b=number), "numbers")
+            return Problem("", alone.format(a=start, b=number), tuple(draw.operations), "numbers")
         facts.append(fact.format(b=number))
-    return _finish(draw, " ".join([*facts, "What is the result?"]), "numbers")
-
-
-def _finish(draw: Draw, question: str, kind: str) -> Problem:
-    return Problem(question, tuple(draw.operations), kind)
+    return Problem(" ".join(facts), "What is the result?", tuple(draw.operations), "numbers")
 
 
 Maker = Callable[[random.Random, int, int], Problem]

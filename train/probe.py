@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from train.curriculum import BLOCK_COUNT, lay_out, refinement
+from train.curriculum import BLOCK_COUNT, alone, lay_out, refinement
 from train.data import generate
 from train.export import load_checkpoint, weights_of
 from train.files import atomic_write
@@ -30,7 +30,7 @@ from train.tokenizer import Vocabulary
 @torch.no_grad()
 def states(model: Llama, vocabulary: Vocabulary, problems: list[Problem], chunk: int = 16) -> tuple[Tensor, Tensor]:
     """States ``[N, K, hidden_size]`` float32 at the end of each block, and ``[N, K]`` bool: was that readout right."""
-    samples = sorted((refinement(p, vocabulary) for p in problems), key=lambda sample: sample.length)
+    samples = sorted((alone(p, refinement(p, vocabulary), vocabulary) for p in problems), key=lambda sample: sample.length)
     hidden, correct = [], []
     for start in range(0, len(samples), chunk):
         batch = lay_out(samples[start : start + chunk], vocabulary)
@@ -38,8 +38,8 @@ def states(model: Llama, vocabulary: Vocabulary, problems: list[Problem], chunk:
         hit = model.logits(h).argmax(-1) == batch.targets
         wrong = torch.zeros(len(batch.ends), dtype=torch.int64).index_add_(0, batch.readout, (~hit).long())
         first = torch.searchsorted(batch.readout, torch.arange(len(batch.ends)))
-        hidden.append(h[first].view(-1, BLOCK_COUNT, h.shape[-1]))
-        correct.append((wrong == 0).view(-1, BLOCK_COUNT))
+        hidden.append(h[first].view(-1, BLOCK_COUNT + 1, h.shape[-1])[:, 1:])
+        correct.append((wrong == 0).view(-1, BLOCK_COUNT + 1)[:, 1:])
     return torch.cat(hidden), torch.cat(correct)
 
 

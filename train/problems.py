@@ -7,6 +7,7 @@ the text) or a ``Ref`` (the result of an earlier operation). One operation is on
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_VALUE = 24
@@ -34,11 +35,21 @@ class Operation:
 
 @dataclass(frozen=True)
 class Problem:
-    """A question with the operations that answer it, in solving order; the last one gives the answer."""
+    """Facts, what is asked about them, and the operations that answer it, in solving order; the last gives the answer.
 
-    question: str
+    ``others`` are further problems about the same facts; training asks some of them beside this one.
+    """
+
+    facts: str
+    asked: str
     operations: tuple[Operation, ...]
     kind: str
+    others: tuple[Problem, ...] = ()
+
+    @property
+    def question(self) -> str:
+        """The whole text."""
+        return f"{self.facts} {self.asked}" if self.facts else self.asked
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -92,6 +103,26 @@ def canonical(operations: tuple[Operation, ...]) -> str:
         return f"({left}{step.op}{right})"
 
     return expression(len(operations) - 1)
+
+
+def needed(operations: Sequence[Operation], result: Ref) -> tuple[Operation, ...]:
+    """The operations that ``result`` depends on, in the same order, renumbered; ``result`` is the last."""
+    keep: set[int] = set()
+    pending = [result.index]
+    while pending:
+        index = pending.pop()
+        if index not in keep:
+            keep.add(index)
+            step = operations[index]
+            pending += [operand.index for operand in (step.left, step.right) if isinstance(operand, Ref)]
+    place = {index: Ref(number) for number, index in enumerate(sorted(keep))}
+
+    def moved(operand: Operand) -> Operand:
+        return place[operand.index] if isinstance(operand, Ref) else operand
+
+    return tuple(
+        Operation(operations[i].op, moved(operations[i].left), moved(operations[i].right)) for i in sorted(keep)
+    )
 
 
 class Rejected(Exception):

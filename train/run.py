@@ -31,7 +31,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from train.curriculum import Sample, grounding, lay_out, loss_sum, refinement
-from train.data import draw
+from train.data import draw, split_of
 from train.evaluate import accuracy, held_out
 from train.files import atomic_write
 from train.model import Llama, ModelConfig
@@ -47,18 +47,18 @@ class Options:
     minutes: float = 100.0
     workers: int = 2
     batch_positions: int = 4000
-    piece_positions: int = 800
-    stage1: float = 0.45
+    piece_positions: int = 1000
+    questions: int = 4
+    stage1: float = 0.6
     deep: float = 0.5
     muon_lr: float = 0.01
     adam_lr: float = 2e-3
-    direct_share: float = 0.15
     average: float = 0.995
     seed: int = 1
-    layers: int = 8
-    hidden: int = 192
+    layers: int = 10
+    hidden: int = 256
     ffn: int = 256
-    heads: int = 6
+    heads: int = 8
     kv_heads: int = 2
     save_every: float = 180.0
     evaluate_every: float = 240.0
@@ -68,11 +68,10 @@ class Options:
 # Curriculum within the curriculum: up to which progress of the run, weights of 1..5 steps, and the share of bare
 # arithmetic ("numbers": short, so cheap, and the same arithmetic and chaining as in the word problems).
 DIFFICULTY: tuple[tuple[float, tuple[float, ...], float], ...] = (
-    (0.03, (1, 1, 0, 0, 0), 1.0),
-    (0.08, (1, 2, 2, 0, 0), 1.0),
-    (0.18, (1, 1, 0, 0, 0), 0.25),
-    (0.30, (1, 4, 2, 0, 0), 0.2),
-    (1.01, (1, 9, 4, 1.5, 1.5), 0.05),
+    (0.02, (1, 1, 0, 0, 0), 1.0),
+    (0.15, (1, 1, 0, 0, 0), 0.3),
+    (0.30, (1, 3, 2, 0, 0), 0.2),
+    (1.01, (0.5, 6, 4, 2, 2), 0.05),
 )
 
 
@@ -83,16 +82,24 @@ def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: floa
     """
     rng = random.Random(f"{options.seed}/{step}")
     _, weights, practice = next(row for row in DIFFICULTY if progress < row[0])
+    most_steps = max(n for n, weight in enumerate(weights, start=1) if weight > 0)
     samples: list[Sample] = []
     positions = 0
     while positions < options.batch_positions:
         kind = "numbers" if rng.random() < practice else None
-        made = draw(rng, "train", rng.choices((1, 2, 3, 4, 5), weights)[0], kind=kind)
+        main = draw(rng, "train", rng.choices((1, 2, 3, 4, 5), weights)[0], kind=kind)
+        others = [
+            other
+            for other in main.others
+            if len(other.operations) <= most_steps and split_of(other.canonical) == "train"
+        ]
+        problems = [main, *rng.sample(others, min(len(others), options.questions - 1))]
         if progress < options.stage1:
-            samples.append(grounding(made, vocabulary, progress / options.stage1, options.deep))
+            branches = [grounding(p, vocabulary, progress / options.stage1, options.deep) for p in problems]
         else:
             deep = 0.6 * options.deep * (1 - 0.8 * (progress - options.stage1) / (1 - options.stage1))
-            samples.append(refinement(made, vocabulary, rng.random() < options.direct_share, deep))
+            branches = [refinement(p, vocabulary, deep) for p in problems]
+        samples.append(Sample(vocabulary.encode(main.facts), branches))
         positions += samples[-1].length
     samples.sort(key=lambda sample: -sample.length)
     pieces: list[list[Sample]] = [[]]

@@ -10,8 +10,10 @@ import torch
 from train.curriculum import (
     BLOCK_COUNT,
     DEEP_OFFSET,
+    Branch,
     Readout,
     Sample,
+    alone,
     alpha_k,
     grounding,
     lambda_t,
@@ -46,18 +48,33 @@ def plain_run(model: Llama, tokens: list[int]) -> torch.Tensor:
 
 def test_every_readout_equals_a_plain_run_of_question_blocks_and_answer(model: Llama, vocabulary: Vocabulary) -> None:
     rng = random.Random(1)
-    samples = [refinement(draw(rng, "train", n), vocabulary, direct=True) for n in (1, 3, 5)]
-    samples += [grounding(draw(rng, "train", 4), vocabulary, s=0.0)]
+    samples = []
+    for n_steps in (1, 3, 5):
+        made = draw(rng, "train", n_steps)
+        samples.append(Sample(vocabulary.encode(made.facts), [refinement(made, vocabulary)]))
+    shared = draw(rng, "train", 4, kind="relations")
+    branches = [grounding(shared, vocabulary, s=0.0), *(refinement(other, vocabulary) for other in shared.others)]
+    assert len(branches) > 2
+    samples.append(Sample(vocabulary.encode(shared.facts), branches))
     batch = lay_out(samples, vocabulary)
     with torch.no_grad():
         states = model.hidden(batch.tokens, batch.positions, batch.mask, batch.rows)
     number = 0
     for sample in samples:
-        for readout in sample.readouts:
-            prefix = sample.question + vocabulary.block * readout.k
-            expected = plain_run(model, prefix + readout.tokens[:-1])[len(prefix) - 1 :]
-            torch.testing.assert_close(states[batch.readout == number], expected, atol=2e-5, rtol=1e-4)
-            number += 1
+        for branch in sample.branches:
+            for readout in branch.readouts:
+                prefix = sample.facts + branch.asked + vocabulary.block * readout.k
+                expected = plain_run(model, prefix + readout.tokens[:-1])[len(prefix) - 1 :]
+                torch.testing.assert_close(states[batch.readout == number], expected, atol=2e-5, rtol=1e-4)
+                number += 1
+
+
+def test_facts_and_asked_are_the_whole_question(vocabulary: Vocabulary) -> None:
+    rng = random.Random(8)
+    for _ in range(50):
+        made = draw(rng, "train", 3)
+        sample = alone(made, grounding(made, vocabulary, 0.0), vocabulary)
+        assert sample.facts + sample.branches[0].asked == vocabulary.encode(made.question)
 
 
 def test_one_readout_does_not_see_another(model: Llama, vocabulary: Vocabulary) -> None:
@@ -66,7 +83,7 @@ def test_one_readout_does_not_see_another(model: Llama, vocabulary: Vocabulary) 
 
     def states(first: list[int]) -> torch.Tensor:
         readouts = [Readout(1, first, 1.0), Readout(2, one, 1.0)]
-        batch = lay_out([Sample(question, 2, readouts, [])], vocabulary)
+        batch = lay_out([Sample([], [Branch(question, 2, readouts, [])])], vocabulary)
         with torch.no_grad():
             return model.hidden(batch.tokens, batch.positions, batch.mask, batch.rows)[batch.readout == 1]
 
@@ -75,11 +92,12 @@ def test_one_readout_does_not_see_another(model: Llama, vocabulary: Vocabulary) 
 
 def test_grounding_gives_each_block_its_step(vocabulary: Vocabulary) -> None:
     made = draw(random.Random(3), "train", 4)
-    sample = grounding(made, vocabulary, s=0.0)
-    assert sample.n_blocks == 4
-    assert [(r.k, r.tokens) for r in sample.readouts] == [
-        (t, vocabulary.value(value)) for t, value in enumerate(made.values, start=1)
+    branch = grounding(made, vocabulary, s=0.0)
+    assert branch.n_blocks == 4
+    assert [(r.k, r.tokens[0]) for r in branch.readouts] == [
+        (t, vocabulary.value(value)[0]) for t, value in enumerate(made.values, start=1)
     ]
+    assert branch.readouts[-1].tokens == vocabulary.value(made.values[-1])
 
 
 def test_early_steps_lose_their_supervision_first_and_the_answer_never() -> None:
@@ -102,13 +120,14 @@ def test_correct_means_what_greedy_decoding_gives(model: Llama, vocabulary: Voca
     for _ in range(2):
         decoded.append(int(model.logits(plain_run(model, tokens + decoded)[-1]).argmax()))
     wrong = [decoded[0], (decoded[1] + 1) % len(vocabulary)]
-    sample = Sample(question, 1, [Readout(1, decoded, 1.0), Readout(1, wrong, 1.0)], [])
+    sample = Sample([], [Branch(question, 1, [Readout(1, decoded, 1.0), Readout(1, wrong, 1.0)], [])])
     assert readouts_correct(model, lay_out([sample], vocabulary)).tolist() == [True, False]
 
 
 def test_padding_changes_no_loss(model: Llama, vocabulary: Vocabulary) -> None:
     rng = random.Random(5)
-    short, long = (refinement(draw(rng, "train", n), vocabulary) for n in (1, 5))
+    problems = [draw(rng, "train", n) for n in (1, 5)]
+    short, long = (alone(made, refinement(made, vocabulary), vocabulary) for made in problems)
     with torch.no_grad():
         together = loss_sum(model, lay_out([short, long], vocabulary))
         apart = loss_sum(model, lay_out([short], vocabulary)) + loss_sum(model, lay_out([long], vocabulary))
@@ -120,8 +139,8 @@ def test_deep_grounding_reads_each_step_at_its_own_layer(model: Llama, vocabular
     deep_model = Llama(ModelConfig(len(vocabulary), 64, 64, DEEP_OFFSET + 2, 4, 2))
     deep_model.initialise(1)
     made = draw(random.Random(7), "train", 2)
-    plain, deep = grounding(made, vocabulary, 0.0), grounding(made, vocabulary, 0.0, deep_weight=0.5)
-    tokens = plain.question + vocabulary.block
+    plain, deep = (alone(made, grounding(made, vocabulary, 0.0, weight), vocabulary) for weight in (0.0, 0.5))
+    tokens = vocabulary.encode(made.question) + vocabulary.block
     with torch.no_grad():
         difference = loss_sum(deep_model, lay_out([deep], vocabulary)) - loss_sum(
             deep_model, lay_out([plain], vocabulary)

@@ -19,7 +19,7 @@ from convert.families.llama import to_halves, to_neighbours
 from convert.hf_folder import ConvertError
 from convert.to_gguf import convert
 from convert.to_gguf import main as to_gguf
-from train.curriculum import refinement
+from train.curriculum import BLOCK_COUNT
 from train.data import draw
 from train.export import main as export
 from train.folder import rounded
@@ -45,7 +45,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "average": None,
         "config": config.as_dict(),
         "tokenizer": vocabulary.tokenizer_json,
-        "options": {"direct_share": 0.1},
+        "options": {},
         "samples": 0,
         "step": 0,
     }
@@ -78,8 +78,7 @@ def test_libllama_and_the_training_code_agree(checkpoint: Path, tmp_path: Path) 
     vocabulary = Vocabulary(saved["tokenizer"])
     model = Llama(ModelConfig(**saved["config"]))
     model.load_state_dict(rounded(saved["model"]))
-    sample = refinement(draw(random.Random(2), "test", 3), vocabulary)
-    tokens = sample.question + vocabulary.block * sample.n_blocks
+    tokens = vocabulary.encode(draw(random.Random(2), "test", 3).question) + vocabulary.block * BLOCK_COUNT
 
     f32 = 0
     llama = llama_cpp.Llama(
