@@ -10,22 +10,19 @@ all. A folder without ``rim_config.json`` becomes a plain model. The same folder
 
 from __future__ import annotations
 
-import argparse
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 if __name__ == "__main__" and not __package__:  # run as a file: packages are in this checkout, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     __package__ = "convert"
 
 
-from rim_edge.errors import OptionError, RimError
+from rim_edge.errors import OptionError
 
+from .command import conversion_parser, run_conversion
 from .failure import reading
 from .gguf_output import OUTPUT_TYPES, Progress, write_gguf
-from .progress_bar import progress_bar
 from .source import check_blocks, read_source
 from .whole_file import check_output
 
@@ -67,60 +64,14 @@ def convert(
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="to_gguf.py",
-        description="Convert a Hugging Face folder (with or without memory blocks) to GGUF.",
-        epilog="example: python convert/to_gguf.py runs/rim-tiny/hf -o rim-tiny.gguf --outtype bf16",
+    parser = conversion_parser(
+        "to_gguf",
+        "GGUF",
+        "python convert/to_gguf.py runs/rim-tiny/hf -o rim-tiny.gguf --outtype bf16",
+        "FILE",
+        ("--outtype", sorted(OUTPUT_TYPES), "bf16"),
     )
-    parser.add_argument(
-        "folder", type=Path, metavar="DIR", help="folder with config.json, *.safetensors, tokenizer.json"
-    )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="GGUF file to write")
-    parser.add_argument(
-        "--outtype", choices=sorted(OUTPUT_TYPES), default="bf16", help="type of matrices (default bf16)"
-    )
-    parser.add_argument("--adapter", type=Path, metavar="DIR", help="PEFT LoRA adapter to merge into the model")
-    parser.add_argument("--blocks", type=int, metavar="K", help="give a plain model K untrained memory blocks")
-    parser.add_argument(
-        "--block-size", type=int, metavar="M", help="memory tokens per block, with --blocks (default 2)"
-    )
-    parser.add_argument("--force", action="store_true", help="overwrite the output file")
-    options = parser.parse_args(arguments)
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with progress_bar(options.output.name) as progress:
-            notices = convert(
-                options.folder,
-                options.output,
-                options.outtype,
-                options.force,
-                adapter=options.adapter,
-                blocks=options.blocks,
-                block_size=options.block_size,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        return _fail("interrupted, nothing was written", 130)
-    except RimError as error:
-        return _fail(str(error), error.exit_code)
-    except OSError as error:
-        return _fail(f"{error.filename or options.output}: {error.strerror or error}", 1)
-    except MemoryError:
-        return _fail("not enough memory", 1)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    for notice in notices:
-        print(f"to_gguf: note: {notice}", file=sys.stderr)
-    return 0
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"to_gguf: {' '.join(message.split())}", file=sys.stderr)
-    return code
+    return run_conversion("to_gguf", convert, parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -10,26 +10,23 @@ process), edit it (``onnx_graph.py``), and let the folder appear whole or not at
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
-import signal
 import sys
 from math import prod
 from pathlib import Path
-from types import FrameType
 
 if __name__ == "__main__" and not __package__:  # run as a file: packages are in this checkout, not in this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     __package__ = "convert"
 
-from rim_edge.errors import OptionError, RimError
+from rim_edge.errors import OptionError
 
 from .checkpoint import Checkpoint
+from .command import conversion_parser, run_conversion
 from .onnx_builder import PRECISIONS, build, check_builder
 from .onnx_graph import finish_graph
 from .onnx_source import Progress, check_buildable, write_source, write_tokenizer
-from .progress_bar import progress_bar
 from .source import check_blocks, read_source
 from .vocabulary import special_vocabulary
 from .whole_folder import check_output_folder, whole_folder
@@ -113,58 +110,14 @@ def _finish(checkpoint: Checkpoint, folder: Path, precision: str, ends: list[int
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="to_onnx.py",
-        description="Convert a Hugging Face folder (with or without memory blocks) to an ONNX folder.",
-        epilog="example: python convert/to_onnx.py runs/rim-tiny/hf -o rim-tiny-onnx --precision int4",
+    parser = conversion_parser(
+        "to_onnx",
+        "an ONNX folder",
+        "python convert/to_onnx.py runs/rim-tiny/hf -o rim-tiny-onnx --precision int4",
+        "DIR",
+        ("--precision", list(PRECISIONS), "fp32"),
     )
-    parser.add_argument(
-        "folder", type=Path, metavar="DIR", help="folder with config.json, *.safetensors, tokenizer.json"
-    )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="type of matrices (default fp32)")
-    parser.add_argument("--adapter", type=Path, metavar="DIR", help="PEFT LoRA adapter to merge into the model")
-    parser.add_argument("--blocks", type=int, metavar="K", help="give a plain model K untrained memory blocks")
-    parser.add_argument(
-        "--block-size", type=int, metavar="M", help="memory tokens per block, with --blocks (default 2)"
-    )
-    parser.add_argument("--force", action="store_true", help="replace the output folder")
-    options = parser.parse_args(arguments)
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with progress_bar(options.output.name) as progress:
-            notices = convert(
-                options.folder,
-                options.output,
-                options.precision,
-                options.force,
-                adapter=options.adapter,
-                blocks=options.blocks,
-                block_size=options.block_size,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        return _fail("interrupted, nothing was written", 130)
-    except RimError as error:
-        return _fail(str(error), error.exit_code)
-    except OSError as error:
-        return _fail(f"{error.filename or options.output}: {error.strerror or error}", 1)
-    except MemoryError:
-        return _fail("not enough memory", 1)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    for notice in notices:
-        print(f"to_onnx: note: {notice}", file=sys.stderr)
-    return 0
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"to_onnx: {' '.join(message.split())}", file=sys.stderr)
-    return code
+    return run_conversion("to_onnx", convert, parser.parse_args(arguments))
 
 
 if __name__ == "__main__":
