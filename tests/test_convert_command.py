@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "convert" / "to_gguf.py"
 PATCHED = """
 import os, signal, resource, sys
 from contextlib import contextmanager
-from rim_edge.convert import to_gguf
+from rim_edge.convert import command, to_gguf
 
 @contextmanager
 def bar(label):
@@ -25,7 +25,7 @@ def bar(label):
 def at_work():
     {at_work}
 
-to_gguf.progress_bar = bar
+command.progress_bar = bar
 {before}
 sys.exit(to_gguf.main(sys.argv[1:]))
 """
