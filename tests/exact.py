@@ -7,12 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from rim_edge import _native
+from rim_edge import Chat, _native
 from tests.shapes import BEGIN_TEXT, END_OF_TEXT, TOKENS, TURN_END, TURN_START, default_spec, make_model, token_id
 
 EXACT: dict[str, Any] = {"cache_type": "f32", "flash_attention": "off", "n_threads": 1}
 WORDS = "Tom has 2 apples and how many"
+FIRST, SECOND = WORDS, "and the apples"
 QUESTIONS = [f"Tom has {n} apples and {n * 7} the many" * (1 + n % 3) for n in range(11)]
+
+
+def rendered(*messages: tuple[str, str]) -> str:
+    """What CHAT_TEMPLATE of tests/shapes.py makes of (role, text) messages."""
+    return "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in messages) + "<|im_start|>assistant\n"
+
+
+def contents(chat: Chat) -> list[tuple[str, str]]:
+    """The messages of a chat as (role, text)."""
+    return [(message.role, message.content) for message in chat.messages]
 
 
 def make_endless_model(path: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,6 @@ from rim_edge import (
     OptionError,
 )
 from tests.exact import EXACT, QUESTIONS, WORDS
-from tests.shapes import default_spec, make_model, random_probe
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
-def rim_path(folder: Path) -> Path:
-    spec = default_spec(answer_pattern=r"([a-z])", trained_direct=True, **random_probe(8, 64))
-    return make_model(folder / "rim.gguf", spec=spec)
-
-
-@pytest.fixture(scope="module")
-def model(rim_path: Path) -> Iterator[Model]:
-    with rim_edge.load(rim_path, **EXACT) as loaded:
-        yield loaded
-
 
 # ---- many questions -------------------------------------------------------------------------------------------------
 

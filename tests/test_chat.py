@@ -22,22 +22,8 @@ from rim_edge import (
     OptionError,
     _native,
 )
-from tests.exact import EXACT, make_endless_model
-from tests.shapes import CHAT_TEMPLATE, default_spec, make_model, random_probe
-
-FIRST, SECOND = "Tom has 2 apples and how many", "and the apples"
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    spec = default_spec(trained_direct=True, answer_pattern="([a-z])", **random_probe(8, 64))
-    return make_model(tmp_path_factory.mktemp("chat") / "chat.gguf", spec=spec, chat_template=True)
-
-
-@pytest.fixture(scope="module")
-def model(path: Path) -> Iterator[Model]:
-    with rim_edge.load(path, **EXACT) as loaded:
-        yield loaded
+from tests.exact import EXACT, FIRST, SECOND, contents, make_endless_model, rendered
+from tests.shapes import CHAT_TEMPLATE, default_spec, make_model
 
 
 @pytest.fixture(scope="module")
@@ -53,26 +39,12 @@ def talk(endless: Model) -> Iterator[Chat]:
         yield opened
 
 
-@pytest.fixture
-def chat(model: Model) -> Iterator[Chat]:
-    with model.chat(max_tokens=8) as opened:
-        yield opened
-
-
-def rendered(*messages: tuple[str, str]) -> str:
-    return "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in messages) + "<|im_start|>assistant\n"
-
-
-def contents(chat: Chat) -> list[tuple[str, str]]:
-    return [(message.role, message.content) for message in chat.messages]
-
-
 # ---- turns --------------------------------------------------------------------------------------------------------
 
 
-def test_a_chat_answers_as_ask_does_and_remembers(model: Model, chat: Chat) -> None:
+def test_a_chat_answers_as_ask_does_and_remembers(chat_model: Model, chat: Chat) -> None:
     pieces = list(chat.stream(FIRST))
-    alone = model.ask(FIRST, max_tokens=8)
+    alone = chat_model.ask(FIRST, max_tokens=8)
     assert "".join(pieces) == alone.text and len(pieces) > 1
     assert chat.last is not None and chat.last.text == alone.text and chat.last.depth == 4
     second = chat.ask(SECOND)
@@ -85,8 +57,8 @@ def test_a_chat_answers_as_ask_does_and_remembers(model: Model, chat: Chat) -> N
     assert chat.turns == 2 and chat.last is second
 
 
-def test_the_second_turn_pays_for_the_new_text_alone(path: Path, chat: Chat) -> None:
-    native = _native.Model(str(path))
+def test_the_second_turn_pays_for_the_new_text_alone(chat_path: Path, chat: Chat) -> None:
+    native = _native.Model(str(chat_path))
     first = chat.ask(FIRST)
     before = native.tokenize(rendered(("user", FIRST)), True)
     assert (first.tokens.prompt, first.tokens.reused, first.tokens.evaluated) == (len(before), 0, len(before))
@@ -99,23 +71,23 @@ def test_the_second_turn_pays_for_the_new_text_alone(path: Path, chat: Chat) -> 
     assert second.tokens.slots == 16
 
 
-def test_reuse_changes_nothing_but_the_work(path: Path, chat: Chat) -> None:
+def test_reuse_changes_nothing_but_the_work(chat_path: Path, chat: Chat) -> None:
     first = chat.ask(FIRST, max_tokens=6)
     second = chat.ask(SECOND, max_tokens=6)
     template = rendered(("user", FIRST), ("assistant", first.text), ("user", SECOND))
-    native = _native.Model(str(path))
+    native = _native.Model(str(chat_path))
     options = _native.SessionOptions(n_ctx=1024, cache_type="f32", flash_attention="off", n_threads=1)
     tokens = native.tokenize(template, True) + list(default_spec().block_tokens) * 4
     logits = _native.batch_logits(native, tokens, options, [len(tokens) - 1])[0]
     assert int(logits.argmax()) == second.readouts[-1].top_id
 
 
-def test_options_of_the_chat_hold_and_can_be_changed_per_question(model: Model) -> None:
-    with model.chat(blocks=2, max_tokens=3, select="probe") as chat:
+def test_options_of_the_chat_hold_and_can_be_changed_per_question(chat_model: Model) -> None:
+    with chat_model.chat(blocks=2, max_tokens=3, select="probe") as chat:
         assert (chat.ask(FIRST).depth, chat.ask(FIRST, blocks=8).depth, chat.ask(FIRST).depth) == (2, 8, 2)
         assert chat.last is not None and chat.last.select == "probe"
     with pytest.raises(OptionError, match="blocks is 99"):
-        model.chat(blocks=99)
+        chat_model.chat(blocks=99)
 
 
 def test_vote_streams_the_chosen_answer_in_one_piece(chat: Chat) -> None:
@@ -125,11 +97,11 @@ def test_vote_streams_the_chosen_answer_in_one_piece(chat: Chat) -> None:
     assert chat.ask(SECOND).text  # the larger context of the vote serves the next turn
 
 
-def test_a_system_prompt_opens_every_prompt_and_survives_a_reset(model: Model, path: Path) -> None:
-    with model.chat(system="be brief", max_tokens=2) as chat:
+def test_a_system_prompt_opens_every_prompt_and_survives_a_reset(chat_model: Model, chat_path: Path) -> None:
+    with chat_model.chat(system="be brief", max_tokens=2) as chat:
         chat.ask(FIRST)
         assert contents(chat)[0] == ("system", "be brief")
-        native = _native.Model(str(path))
+        native = _native.Model(str(chat_path))
         prompt = native.tokenize(rendered(("system", "be brief"), ("user", FIRST)), True)
         assert chat.last is not None and chat.last.tokens.prompt == len(prompt)
         chat.reset()
@@ -141,9 +113,9 @@ def test_a_system_prompt_opens_every_prompt_and_survives_a_reset(model: Model, p
         assert chat.ask(FIRST).text
 
 
-def test_two_chats_in_two_threads_answer_as_alone(model: Model) -> None:
+def test_two_chats_in_two_threads_answer_as_alone(chat_model: Model) -> None:
     def talk(found: list[str], question: str) -> None:
-        with model.chat(max_tokens=10) as chat:
+        with chat_model.chat(max_tokens=10) as chat:
             found += [chat.ask(question).text, chat.ask(SECOND).text]
 
     alone: list[list[str]] = [[], []]
@@ -221,8 +193,8 @@ def test_a_stream_that_ended_is_whole_though_closed(chat: Chat) -> None:
     assert stream.answer is chat.last and contents(chat)[-1] == ("assistant", text)
 
 
-def test_cancel_before_any_text_takes_the_question_back(path: Path) -> None:
-    with rim_edge.load(path, n_batch=32, **EXACT) as model, model.chat(max_tokens=4) as chat:
+def test_cancel_before_any_text_takes_the_question_back(chat_path: Path) -> None:
+    with rim_edge.load(chat_path, n_batch=32, **EXACT) as model, model.chat(max_tokens=4) as chat:
         chat.ask(FIRST)
         before, last = contents(chat), chat.last
         with pytest.raises(CancelledError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,42 +18,12 @@ from rim_edge import (
     Model,
     OptionError,
 )
-from tests.exact import EXACT
-from tests.shapes import default_spec, make_model, random_probe
-
-FIRST, SECOND = "Tom has 2 apples and how many", "and the apples"
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    spec = default_spec(trained_direct=True, answer_pattern="([a-z])", **random_probe(8, 64))
-    return make_model(tmp_path_factory.mktemp("chat") / "chat.gguf", spec=spec, chat_template=True)
-
-
-@pytest.fixture(scope="module")
-def model(path: Path) -> Iterator[Model]:
-    with rim_edge.load(path, **EXACT) as loaded:
-        yield loaded
-
-
-@pytest.fixture
-def chat(model: Model) -> Iterator[Chat]:
-    with model.chat(max_tokens=8) as opened:
-        yield opened
-
-
-def rendered(*messages: tuple[str, str]) -> str:
-    return "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in messages) + "<|im_start|>assistant\n"
-
-
-def contents(chat: Chat) -> list[tuple[str, str]]:
-    return [(message.role, message.content) for message in chat.messages]
-
+from tests.exact import EXACT, FIRST, SECOND, contents
 
 # ---- typing ahead ---------------------------------------------------------------------------------------------------
 
 
-def test_what_was_typed_ahead_is_not_evaluated_again(model: Model, chat: Chat) -> None:
+def test_what_was_typed_ahead_is_not_evaluated_again(chat_model: Model, chat: Chat) -> None:
     counts = chat.prefill("Tom has 2 apples and")
     assert counts.evaluated == counts.prompt > 8 and counts.reused == 0
     more = chat.prefill(FIRST)
@@ -62,22 +31,22 @@ def test_what_was_typed_ahead_is_not_evaluated_again(model: Model, chat: Chat) -
     answer = chat.ask(FIRST)
     assert answer.tokens.reused == more.prompt
     assert answer.tokens.evaluated == answer.tokens.prompt - more.prompt
-    assert answer.text == model.ask(FIRST, max_tokens=8).text
+    assert answer.text == chat_model.ask(FIRST, max_tokens=8).text
 
 
-def test_a_wrong_guess_costs_nothing_but_the_work(model: Model, chat: Chat) -> None:
+def test_a_wrong_guess_costs_nothing_but_the_work(chat_model: Model, chat: Chat) -> None:
     chat.prefill("something else entirely")
-    assert chat.ask(FIRST).text == model.ask(FIRST, max_tokens=8).text
+    assert chat.ask(FIRST).text == chat_model.ask(FIRST, max_tokens=8).text
     assert chat.prefill("x" * 9000).prompt == 0  # does not fit: not tried
     assert chat.messages[0] == Message("user", FIRST)
 
 
-def test_a_question_waits_for_the_prefill_at_work(chat: Chat, model: Model) -> None:
+def test_a_question_waits_for_the_prefill_at_work(chat: Chat, chat_model: Model) -> None:
     thread = threading.Thread(target=chat.prefill, args=(FIRST * 8,))
     thread.start()
     text = chat.ask(FIRST).text
     thread.join()
-    assert text == model.ask(FIRST, max_tokens=8).text
+    assert text == chat_model.ask(FIRST, max_tokens=8).text
 
 
 # ---- history --------------------------------------------------------------------------------------------------------
@@ -113,8 +82,8 @@ def test_undo_and_drop_take_turns_from_the_two_ends(chat: Chat) -> None:
         chat.regenerate()
 
 
-def test_a_full_context_says_how_many_turns_to_drop(path: Path) -> None:
-    with rim_edge.load(path, n_ctx=200, **EXACT) as model, model.chat(max_tokens=10) as chat:
+def test_a_full_context_says_how_many_turns_to_drop(chat_path: Path) -> None:
+    with rim_edge.load(chat_path, n_ctx=200, **EXACT) as model, model.chat(max_tokens=10) as chat:
         with pytest.raises(ContextFullError) as caught:
             while chat.turns < 50:
                 chat.ask(FIRST)
@@ -130,9 +99,9 @@ def test_a_full_context_says_how_many_turns_to_drop(path: Path) -> None:
         assert caught.value.turns == 0
 
 
-def test_a_conversation_is_saved_and_loaded_whole(model: Model, tmp_path: Path) -> None:
+def test_a_conversation_is_saved_and_loaded_whole(chat_model: Model, tmp_path: Path) -> None:
     file = tmp_path / "talk.json"
-    with model.chat(system="be é", max_tokens=5) as chat:
+    with chat_model.chat(system="be é", max_tokens=5) as chat:
         chat.ask("odd \udcff text")
         chat.ask(SECOND)
         chat.save(file)
@@ -140,7 +109,7 @@ def test_a_conversation_is_saved_and_loaded_whole(model: Model, tmp_path: Path) 
         third = chat.ask(FIRST)
         chat.save(file.with_name("later.json"))
     assert {entry.name for entry in tmp_path.iterdir()} == {"talk.json", "later.json"}
-    with model.chat(max_tokens=5) as other:
+    with chat_model.chat(max_tokens=5) as other:
         other.ask("forgotten")
         other.load(file)
         assert contents(other) == kept and other.last is None

@@ -24,29 +24,12 @@ from rim_edge import (
 )
 from rim_edge.model import BUNDLED
 from tests.exact import EXACT, QUESTIONS, WORDS, make_endless_model
-from tests.shapes import default_spec, make_model, random_probe, token_id
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
-def rim_path(folder: Path) -> Path:
-    spec = default_spec(answer_pattern=r"([a-z])", trained_direct=True, **random_probe(8, 64))
-    return make_model(folder / "rim.gguf", spec=spec)
+from tests.shapes import make_model, token_id
 
 
 @pytest.fixture(scope="module")
 def endless(folder: Path) -> Iterator[Model]:
     with rim_edge.load(make_endless_model(folder / "endless.gguf"), n_ctx=16000, **EXACT) as loaded:
-        yield loaded
-
-
-@pytest.fixture(scope="module")
-def model(rim_path: Path) -> Iterator[Model]:
-    with rim_edge.load(rim_path, **EXACT) as loaded:
         yield loaded
 
 
