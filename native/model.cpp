@@ -169,6 +169,8 @@ void Model::read_facts() {
         for (llama_token token = 0; token < n_vocab_; ++token) {
             if (llama_vocab_is_control(vocab_, token)) {
                 control_ids_.push_back(token);
+            } else if ((llama_vocab_get_attr(vocab_, token) & LLAMA_TOKEN_ATTR_UNUSED) != 0) {
+                unused_ids_.push_back(token);
             }
         }
     }

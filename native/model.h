@@ -71,6 +71,8 @@ class Model {
 
     // Every token with the CONTROL attribute, ascending; never part of visible text.
     const std::vector<llama_token> & control_ids() const noexcept { return control_ids_; }
+    // Every token with the UNUSED attribute, ascending: rows of the embedding that stand for no text.
+    const std::vector<llama_token> & unused_ids() const noexcept { return unused_ids_; }
     bool is_eog(llama_token token) const;                 // ends a generation (EOS, EOT, EOM, ...)
     std::string token_text(llama_token token) const;      // the vocabulary entry as written
     std::string token_piece(llama_token token) const;     // the bytes that it stands for; "" for control tokens
@@ -93,6 +95,7 @@ class Model {
     std::string template_;
     std::string coupled_reason_;
     std::vector<llama_token> control_ids_;
+    std::vector<llama_token> unused_ids_;
     const llama_vocab * vocab_ = nullptr;
     int32_t n_vocab_ = 0;
     int32_t n_embd_ = 0;

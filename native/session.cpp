@@ -112,6 +112,9 @@ Session::Session(std::shared_ptr<const Model> model, std::optional<Blocks> block
             banned_.add(token);
         }
     }
+    for (const llama_token token : model_->unused_ids()) {
+        banned_.add(token);
+    }
 }
 
 Session::~Session() = default;

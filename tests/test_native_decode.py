@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from native_session import BLOCK, EXACT, MEMORY_IDS, block_ends, greedy, model, reference, session, stack, text, think
-from shapes import token_id
+from shapes import TOKEN_TYPES, make_model, token_id
 
 from rim_edge import _native
 from rim_edge.errors import OptionError
@@ -88,6 +89,16 @@ def test_control_tokens_are_never_sampled() -> None:
     assert len(seen) > 200
     assert not seen & MEMORY_IDS
     assert not seen & set(model().control_ids)
+
+
+def test_placeholder_rows_are_never_sampled(tmp_path: Path) -> None:
+    usual = set(ready().decode([(0, 8)], GREEDY, 20)[0].tokens)
+    types = [5 if token in usual else kind for token, kind in enumerate(TOKEN_TYPES)]  # LLAMA_TOKEN_TYPE_UNUSED
+    path = make_model(tmp_path / "unused.gguf", metadata={"tokenizer.ggml.token_type": types})
+    s = session(_native.Model(str(path)), **EXACT)
+    think(s, text(20), 8)
+    tokens = s.decode([(0, 8)], GREEDY, 20)[0].tokens
+    assert tokens and not usual & set(tokens)
 
 
 def test_seeds_decide() -> None:
@@ -265,3 +276,22 @@ def test_raw_logits_are_those_of_a_plain_run_after_decoding_too() -> None:
     plain = reference(model(), text(20) + BLOCK * 8, block_ends(20, 8), **EXACT)
     s.reset()
     assert np.array_equal(stack(think(s, text(20))), plain)
+
+
+# ---- answers of a given length, to measure
+
+
+def test_an_answer_that_ignores_its_end_goes_on_as_any_text_would() -> None:
+    s = ready()
+    ended = s.decode([(0, 8)], sampling(seed=3, **HOT), 200)[0]
+    full = s.decode([(0, 8)], sampling(ignore_end=True, seed=3, **HOT), 200)[0]
+    assert ended.finish == "stop" and full.finish == "length" and len(full.tokens) == 200
+    assert full.tokens[: len(ended.tokens)] == ended.tokens
+    assert model().is_eog(full.tokens[len(ended.tokens)])
+
+
+def test_every_sampled_token_has_its_time() -> None:
+    s = ready()
+    for answer in s.decode([(0, k) for k in range(1, 9)], sampling(seed=3, **HOT), 20):
+        assert len(answer.seconds) == len(answer.logprobs)
+        assert all(0 <= a <= b for a, b in zip(answer.seconds, answer.seconds[1:], strict=False))
