@@ -113,6 +113,15 @@ std::vector<Decoded> decode(Session & self, const std::vector<std::pair<int32_t,
     return self.decode(list, options);
 }
 
+std::vector<ReadoutState> advance(Session & self, const std::vector<std::pair<int32_t, int32_t>> & targets, const Tokens & tokens) {
+    std::vector<rim::Target> list;
+    for (const auto & [lane, block] : targets) {
+        list.push_back({lane, block});
+    }
+    nb::gil_scoped_release release;
+    return self.advance(list, tokens);
+}
+
 nb::object batch_logits(const ModelHandle & model, const Tokens & tokens, const SessionOptions & options,
                         const std::vector<int32_t> & rows, int32_t pad_outputs) {
     const auto shared = model.get();
@@ -165,18 +174,19 @@ void bind_options(nb::module_ & m) {
         .def(
             "__init__",
             [](Sampling * self, float temperature, int32_t top_k, float top_p, float min_p, uint32_t seed, float repeat_penalty,
-               int32_t repeat_last_n) {
-                new (self) Sampling{temperature, top_k, top_p, min_p, seed, repeat_penalty, repeat_last_n};
+               int32_t repeat_last_n, bool ignore_end) {
+                new (self) Sampling{temperature, top_k, top_p, min_p, seed, repeat_penalty, repeat_last_n, ignore_end};
             },
             nb::kw_only(), "temperature"_a = 0.0f, "top_k"_a = 40, "top_p"_a = 0.95f, "min_p"_a = 0.05f, "seed"_a = LLAMA_DEFAULT_SEED,
-            "repeat_penalty"_a = 1.0f, "repeat_last_n"_a = 64)
+            "repeat_penalty"_a = 1.0f, "repeat_last_n"_a = 64, "ignore_end"_a = false)
         .def_rw("temperature", &Sampling::temperature, "<= 0: the most likely token.")
         .def_rw("top_k", &Sampling::top_k, "<= 0: all tokens.")
         .def_rw("top_p", &Sampling::top_p, "1: off.")
         .def_rw("min_p", &Sampling::min_p, "0: off.")
         .def_rw("seed", &Sampling::seed, "Target i draws with seed + i; 0xFFFFFFFF: a random seed.")
         .def_rw("repeat_penalty", &Sampling::repeat_penalty, "1: off.")
-        .def_rw("repeat_last_n", &Sampling::repeat_last_n, "Tokens that the penalty looks back on; -1: all.");
+        .def_rw("repeat_last_n", &Sampling::repeat_last_n, "Tokens that the penalty looks back on; -1: all.")
+        .def_rw("ignore_end", &Sampling::ignore_end, "An end-of-generation token ends nothing: answers of a given length, to measure.");
 }
 
 void bind_results(nb::module_ & m) {
@@ -207,6 +217,7 @@ void bind_results(nb::module_ & m) {
         .def_ro("tokens", &Decoded::tokens, "Without the end-of-generation token.")
         .def_ro("logprobs", &Decoded::logprobs,
                 "Of each sampled token, the end-of-generation token included; softmax over the raw logits.")
+        .def_ro("seconds", &Decoded::seconds, "From the call of decode to each sampled token, the end-of-generation token included.")
         .def_ro("text", &Decoded::text, "Whole characters (invalid bytes are U+FFFD), cut before a stop string.")
         .def_prop_ro("finish", [](const Decoded & self) { return to_text(self.finish); },
                      "\"stop\", \"length\", \"context\" (no room), \"cancelled\" or \"callback\".");
@@ -270,6 +281,12 @@ void bind_session(nb::module_ & m) {
                      "on_text: collections.abc.Callable[[int, str], bool | None] | None = None) -> list[Decoded]"),
              "Answer from the readouts (lane, block), all in parallel. on_text(index, text) gets whole characters, nothing that could "
              "begin a stop string; False stops that target. cancel() ends it with what was said so far.")
+        .def("advance", &advance, "targets"_a, "tokens"_a,
+             nb::sig("def advance(self, targets: collections.abc.Sequence[tuple[int, int]], tokens: collections.abc.Sequence[int]) "
+                     "-> list[ReadoutState]"),
+             "Give each of the readouts (lane, block) one answer token, all in one pass; returns what the model would say next, with "
+             "logits. The readouts then start there, for more tokens or for decode().\n\n"
+             "Raises ContextFullError before any work, UnsupportedError for models with one state per sequence.")
         .def("release", &Session::release, free_gil, "Remove blocks; visible text stays.")
         .def("reset", &Session::reset, "lane"_a = nb::none(), free_gil, "Forget visible text, of one lane or all.")
         .def("cancel", &Session::cancel, "Stop the work, from any thread; sticky until clear_cancel().")

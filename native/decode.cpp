@@ -1,5 +1,6 @@
 // decode.cpp: answers from one or many readouts, one llama_decode per step for all of them.
 #include <algorithm>
+#include <chrono>
 #include <random>
 #include <utility>
 
@@ -46,6 +47,7 @@ struct Answer {
 
 std::vector<Decoded> Session::decode(const std::vector<Target> & targets, const DecodeOptions & options) {
     Gate::Entry entry(gate_);
+    const auto began = std::chrono::steady_clock::now();
     check_options(options);
     if (!thought_.active) {
         throw Error(ErrorKind::option, "decode() needs the readouts of a think() before");
@@ -110,7 +112,8 @@ std::vector<Decoded> Session::decode(const std::vector<Target> & targets, const 
         const RowStats stats = row_stats(answer.logits, n_vocab_, false);
         const llama_token token = answer.sampler.sample(answer.logits, stats, scratch_);
         answer.out->logprobs.push_back(stats.log_probability(answer.logits[token]));
-        if (llama_vocab_is_eog(model_->vocab(), token)) {
+        answer.out->seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
+        if (!options.sampling.ignore_end && llama_vocab_is_eog(model_->vocab(), token)) {
             finish(answer, Finish::stop);
             return;
         }

@@ -20,6 +20,7 @@ struct Sampling {
     uint32_t seed = LLAMA_DEFAULT_SEED;    // 0xFFFFFFFF: a random one
     float repeat_penalty = 1.0f;           // 1: off
     int32_t repeat_last_n = 64;            // tokens that the penalty looks back on, visible text included; -1: all
+    bool ignore_end = false;               // an end-of-generation token ends nothing: answers of a given length, to measure
 };
 
 // Throws Error option for values that make no sense.

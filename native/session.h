@@ -99,6 +99,7 @@ struct Decoded {
     int32_t block = 0;
     std::vector<llama_token> tokens;  // without the end-of-generation token
     std::vector<double> logprobs;     // of each sampled token, that one included; softmax over the raw logits
+    std::vector<double> seconds;      // from the call to each of these
     std::string text;                 // UTF-8, cut before a stop string
     Finish finish = Finish::length;
 };
@@ -138,6 +139,11 @@ class Session {
     // Answer from readouts of the last think() or extend(), all in parallel. May be called again, for the same or other
     // targets, until the next think() or prefill(). cancel() ends it with what was said so far.
     std::vector<Decoded> decode(const std::vector<Target> & targets, const DecodeOptions & options);
+
+    // Give readouts of the last think() or extend() one answer token each, in one pass of the width that decode() would use.
+    // Returns what the model would say next; the readouts then start there, for more tokens or for decode().
+    // Throws Error context_full before any work; unsupported for models with one state per sequence.
+    std::vector<ReadoutState> advance(const std::vector<Target> & targets, const std::vector<llama_token> & tokens);
 
     void release();                             // remove blocks; visible text stays
     void reset(std::optional<int32_t> lane);    // forget visible text, of one lane or all
@@ -197,6 +203,7 @@ class Session {
     void evaluate(const ThinkOptions & options, std::vector<ReadoutState> & states);
     size_t slice_end(size_t at, bool fine) const;
     void read(const Read & read, size_t begin, size_t hidden_row, bool want_logits, std::vector<ReadoutState> & states);
+    Row read_row(const float * logits, ReadoutState & state);
     std::shared_ptr<std::vector<float>> take_row();
     void submit(size_t begin, size_t end);
     void throw_if_stopped();

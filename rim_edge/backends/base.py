@@ -34,7 +34,11 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answer tokens are chosen; the fields are explained at :class:`rim_edge.options.Options`."""
+    """How answer tokens are chosen; the fields are explained at :class:`rim_edge.options.Options`.
+
+    Attributes:
+        ignore_end: an end-of-generation token ends nothing: answers of a given length, to measure.
+    """
 
     temperature: float = 0.0
     top_k: int = 40
@@ -42,6 +46,7 @@ class Sampling:
     min_p: float = 0.05
     seed: int | None = None
     repeat_penalty: float = 1.0
+    ignore_end: bool = False
 
 
 class ReadoutState(Protocol):
@@ -74,6 +79,10 @@ class Decoded(Protocol):
     def tokens(self) -> Sequence[int]: ...
     @property
     def logprobs(self) -> Sequence[float]: ...
+    @property
+    def seconds(self) -> Sequence[float]:
+        """From the call of ``decode`` to each sampled token, the end-of-generation token included."""
+
     @property
     def text(self) -> str: ...
     @property

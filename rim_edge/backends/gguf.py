@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rim_edge import _native
 from rim_edge.backends.base import (
-    BackendSession,
     Decoded,
     LoadOptions,
     OnText,
@@ -79,8 +80,12 @@ class GgufSession:
         hidden: bool = False,
         logits: bool = False,
         progress: PassProgress | None = None,
+        all_readouts: bool = True,
     ) -> Sequence[Sequence[ReadoutState]]:
-        return self._session.think(prompts, depth, hidden=hidden, logits=logits, progress=progress)
+        """See the protocol; without ``all_readouts`` only the last block is read out."""
+        return self._session.think(
+            prompts, depth, all_readouts=all_readouts, hidden=hidden, logits=logits, progress=progress
+        )
 
     def extend(self, depth: int, *, hidden: bool = False, logits: bool = False) -> Sequence[Sequence[ReadoutState]]:
         return self._session.extend(depth, hidden=hidden, logits=logits)
@@ -100,6 +105,7 @@ class GgufSession:
             min_p=sampling.min_p,
             seed=_RANDOM_SEED if sampling.seed is None else sampling.seed,
             repeat_penalty=sampling.repeat_penalty,
+            ignore_end=sampling.ignore_end,
         )
         return self._session.decode(targets, native, max_tokens, stop, on_text)
 
@@ -165,7 +171,13 @@ class GgufBackend:
         text = self.spec.answer_prefix if self.spec and not self.coupled_reason else None
         return tuple(self.tokenizer.tokenize(text, parse_special=True)) if text else ()
 
-    def open(self, n_cells: int, n_lanes: int, *, blocks: bool) -> BackendSession:
+    def with_threads(self, n_threads: int) -> GgufBackend:
+        """The same weights, its sessions computing with ``n_threads`` threads. Closing either closes both."""
+        other = copy.copy(self)
+        other._options = replace(self._options, n_threads=n_threads)
+        return other
+
+    def open(self, n_cells: int, n_lanes: int, *, blocks: bool) -> GgufSession:
         layout = None
         if blocks and self.spec is not None:
             layout = _native.Blocks(

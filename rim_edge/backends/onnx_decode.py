@@ -7,7 +7,8 @@ rows of a scratch cache, copied once; rows of finished answers are given up, so 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+import time
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -52,6 +53,7 @@ class OnnxDecoded:
     block: int
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
     text: str = ""
     finish: str = "length"
 
@@ -108,6 +110,7 @@ class Answers:
         room: int,
     ) -> list[OnnxDecoded]:
         """Answers from ``starts``, in their order; ``room``: tokens that the context still holds, over all of them."""
+        began = time.perf_counter()
         base = secrets.randbits(32) if sampling.seed is None else sampling.seed
         answers = [
             _Answer(
@@ -121,7 +124,8 @@ class Answers:
             )
             for index, start in enumerate(starts)
         ]
-        decoding = _Decoding(self._host, self._tokenizer, answers, max_tokens, on_text)
+        ends = frozenset() if sampling.ignore_end else self._tokenizer.end_ids
+        decoding = _Decoding(self._host, self._tokenizer, answers, max_tokens, on_text, ends, began)
         decoding.run(room, self)
         return [answer.out for answer in answers]
 
@@ -147,13 +151,22 @@ class _Decoding:
     """One call of ``decode``."""
 
     def __init__(
-        self, host: Host, tokenizer: OnnxTokenizer, answers: list[_Answer], max_tokens: int, on_text: OnText | None
+        self,
+        host: Host,
+        tokenizer: OnnxTokenizer,
+        answers: list[_Answer],
+        max_tokens: int,
+        on_text: OnText | None,
+        ends: Container[int],
+        began: float,
     ) -> None:
         self._host = host
         self._tokenizer = tokenizer
         self._answers = answers
         self._max_tokens = max_tokens
         self._on_text = on_text
+        self._ends = ends
+        self._began = began
 
     def run(self, room: int, scratch: Answers) -> None:
         if self._max_tokens == 0:
@@ -197,7 +210,8 @@ class _Decoding:
         token = answer.sampler.sample(answer.logits)
         logit = float(answer.logits[token])
         answer.out.logprobs.append(RowStats(answer.logits).log_probability(logit))
-        if token in self._tokenizer.end_ids:
+        answer.out.seconds.append(time.perf_counter() - self._began)
+        if token in self._ends:
             return self._finish(answer, "stop")
         answer.out.tokens.append(token)
         if not self._give(answer, answer.stream.push(self._tokenizer.token_bytes(token))):
