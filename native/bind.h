@@ -57,3 +57,4 @@ void bind_log(nanobind::module_ & m);
 void bind_gguf(nanobind::module_ & m);
 void bind_model(nanobind::module_ & m);
 void bind_session(nanobind::module_ & m);
+void bind_quantize(nanobind::module_ & m);

@@ -93,6 +93,7 @@ NB_MODULE(_native, m) {
     bind_gguf(m);
     bind_model(m);
     bind_session(m);
+    bind_quantize(m);
 
     if (nb::cast<std::string>(m.attr("__name__")) == "rim_edge._native") {  // not when the build makes the stub
         nb::module_::import_("rim_edge._library").attr("attach")(m);

@@ -1,0 +1,1 @@
+"""Quantizing a GGUF file with libllama's quantizer, and the importance matrix that guides it."""
