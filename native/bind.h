@@ -58,3 +58,6 @@ void bind_gguf(nanobind::module_ & m);
 void bind_model(nanobind::module_ & m);
 void bind_session(nanobind::module_ & m);
 void bind_quantize(nanobind::module_ & m);
+void bind_importance(nanobind::module_ & m);
+void bind_limits(nanobind::module_ & m);
+void bind_round_trip(nanobind::module_ & m);

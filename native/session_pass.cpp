@@ -224,16 +224,22 @@ void Session::read(const Read & read, size_t begin, size_t hidden_row, bool want
     if (!logits) {
         throw Error(ErrorKind::backend, "libllama gives no logits for a readout");
     }
+    const Row row = read_row(logits, state);
+    pending_[read.readout].logits = row;
+    if (want_logits) {
+        state.logits = row;
+    }
+}
+
+// Keeps a row of logits and what it says first.
+Row Session::read_row(const float * logits, ReadoutState & state) {
     const std::shared_ptr<std::vector<float>> row = take_row();
     std::memcpy(row->data(), logits, row->size() * sizeof(float));
     const RowStats stats = row_stats(row->data(), n_vocab_, true);
     state.token = top_token(row->data(), n_vocab_, stats, banned_);
     state.probability = static_cast<float>(std::exp(stats.log_probability((*row)[static_cast<size_t>(state.token)])));
     state.entropy = static_cast<float>(stats.entropy);
-    pending_[read.readout].logits = row;
-    if (want_logits) {
-        state.logits = row;
-    }
+    return row;
 }
 
 std::shared_ptr<std::vector<float>> Session::take_row() {
