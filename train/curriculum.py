@@ -118,11 +118,21 @@ def grounding(problem: Problem, vocabulary: Vocabulary, s: float, deep_weight: f
 def refinement(problem: Problem, vocabulary: Vocabulary, deep_weight: float = 0.0) -> Branch:
     """Stage 2: K blocks; every readout predicts the answer, and so does readout 0 with a small weight."""
     tokens = vocabulary.value(problem.values[-1])
-    readouts = [
-        Readout(k, tokens if k == BLOCK_COUNT else tokens[:1], alpha_k(k)) for k in range(1, BLOCK_COUNT + 1)
-    ]
+    readouts = [Readout(k, tokens if k == BLOCK_COUNT else tokens[:1], alpha_k(k)) for k in range(1, BLOCK_COUNT + 1)]
     readouts.insert(0, Readout(0, tokens[:1], DIRECT_WEIGHT))
     return Branch(asked_of(problem, vocabulary), BLOCK_COUNT, readouts, steps_of(problem, vocabulary), deep_weight)
+
+
+def direct(problem: Problem, vocabulary: Vocabulary) -> Branch:
+    """A control: no block, the answer at once."""
+    readout = Readout(0, vocabulary.value(problem.values[-1]), 1.0)
+    return Branch(asked_of(problem, vocabulary), 0, [readout], steps_of(problem, vocabulary))
+
+
+def chain(problem: Problem, vocabulary: Vocabulary) -> Branch:
+    """A control: no block, the values of all steps one after the other, the last of them the answer."""
+    steps = steps_of(problem, vocabulary)
+    return Branch(asked_of(problem, vocabulary), 0, [Readout(0, [*steps, vocabulary.end_of_text_id], 1.0)], steps)
 
 
 def asked_of(problem: Problem, vocabulary: Vocabulary) -> list[int]:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor
 
-from train.curriculum import alone, grounding, lay_out, readouts_correct, refinement
+from train.curriculum import (
+    Branch,
+    Readout,
+    alone,
+    asked_of,
+    direct,
+    grounding,
+    lay_out,
+    readouts_correct,
+    refinement,
+)
 from train.data import generate
 from train.model import Llama
 from train.problems import Problem
@@ -18,25 +30,25 @@ def held_out(steps: tuple[int, ...], per_count: int, seed: int) -> dict[int, lis
 
 
 def accuracy(
-    model: Llama, vocabulary: Vocabulary, problems: dict[int, list[Problem]], stage: int, chunk: int = 32
+    model: Llama, vocabulary: Vocabulary, problems: dict[int, list[Problem]], kind: str, chunk: int = 32
 ) -> dict[str, dict[str, float]]:
-    """For each step count: shares ``last``, ``any`` and ``first`` (block), and in stage 2 also ``direct``, in 0..1.
+    """For each step count, shares in 0..1 of right answers.
 
-    In stage 1 the last readout is readout T (the answer); ``any`` then counts any step's readout, so it only says how
-    much of the grounding is learnt (``steps``: the mean over readouts).
+    ``kind`` says what the model is being taught. ``grounding``: ``last`` (readout T, the answer) and ``steps`` (the
+    mean over readouts, each with its own step). ``refinement``: ``last``, ``any`` and ``first`` block, ``direct`` (no
+    block). ``direct``: ``last``. ``chain``: ``last``, the last value of the chain that the model writes by itself.
     """
     table: dict[str, dict[str, float]] = {}
     for n_steps, group in problems.items():
-        branches = [grounding(p, vocabulary, 0.0) if stage == 1 else refinement(p, vocabulary) for p in group]
-        samples = [alone(p, branch, vocabulary) for p, branch in zip(group, branches, strict=True)]
-        order = sorted(range(len(samples)), key=lambda i: samples[i].length)
-        rows: list[Tensor] = []
-        for start in range(0, len(order), chunk):
-            batch = lay_out([samples[i] for i in order[start : start + chunk]], vocabulary)
-            rows.append(readouts_correct(model, batch).view(-1, len(branches[0].readouts)))
-        correct = torch.cat(rows).float()
-        if stage == 1:
+        if kind == "chain":
+            table[str(n_steps)] = {"last": chain_accuracy(model, vocabulary, group, chunk)}
+            continue
+        make = {"grounding": _grounding, "refinement": refinement, "direct": direct}[kind]
+        correct = torch.cat([_correct(model, vocabulary, part, make) for part in _chunks(group, chunk)]).float()
+        if kind == "grounding":
             table[str(n_steps)] = {"last": correct[:, -1].mean().item(), "steps": correct.mean().item()}
+        elif kind == "direct":
+            table[str(n_steps)] = {"last": correct[:, -1].mean().item()}
         else:
             blocks = correct[:, 1:]
             table[str(n_steps)] = {
@@ -46,3 +58,43 @@ def accuracy(
                 "direct": correct[:, 0].mean().item(),
             }
     return table
+
+
+def _grounding(problem: Problem, vocabulary: Vocabulary) -> Branch:
+    return grounding(problem, vocabulary, 0.0)
+
+
+def _chunks(group: list[Problem], size: int) -> Iterator[list[Problem]]:
+    """``group`` in parts of problems of about one length."""
+    ordered = sorted(group, key=lambda problem: len(problem.question))
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
+
+
+def _correct(
+    model: Llama, vocabulary: Vocabulary, group: list[Problem], make: Callable[[Problem, Vocabulary], Branch]
+) -> Tensor:
+    """[problems, readouts] bool: which readouts are right."""
+    samples = [alone(problem, make(problem, vocabulary), vocabulary) for problem in group]
+    return readouts_correct(model, lay_out(samples, vocabulary)).view(len(group), -1)
+
+
+@torch.no_grad()
+def chain_accuracy(model: Llama, vocabulary: Vocabulary, group: list[Problem], chunk: int = 32) -> float:
+    """Share of problems whose greedily decoded chain of values ends with the answer."""
+    right = 0
+    for part in _chunks(group, chunk):
+        written: list[list[int]] = [[] for _ in part]
+        for _ in range(max(len(problem.values) for problem in part) + 2):
+            branches = [
+                Branch(asked_of(problem, vocabulary) + text, 0, [Readout(0, [0], 1.0)], [])
+                for problem, text in zip(part, written, strict=True)
+            ]
+            batch = lay_out([alone(p, b, vocabulary) for p, b in zip(part, branches, strict=True)], vocabulary)
+            logits = model.logits(model.hidden(batch.tokens, batch.positions, batch.mask, batch.rows))
+            for text, token in zip(written, logits.argmax(-1).tolist(), strict=True):
+                if text[-1:] != [vocabulary.end_of_text_id]:
+                    text.append(token)
+        for problem, text in zip(part, written, strict=True):
+            right += text[-2:] == vocabulary.value(problem.values[-1])
+    return right / len(group)

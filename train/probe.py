@@ -30,7 +30,9 @@ from train.tokenizer import Vocabulary
 @torch.no_grad()
 def states(model: Llama, vocabulary: Vocabulary, problems: list[Problem], chunk: int = 16) -> tuple[Tensor, Tensor]:
     """States ``[N, K, hidden_size]`` float32 at the end of each block, and ``[N, K]`` bool: was that readout right."""
-    samples = sorted((alone(p, refinement(p, vocabulary), vocabulary) for p in problems), key=lambda sample: sample.length)
+    samples = sorted(
+        (alone(p, refinement(p, vocabulary), vocabulary) for p in problems), key=lambda sample: sample.length
+    )
     hidden, correct = [], []
     for start in range(0, len(samples), chunk):
         batch = lay_out(samples[start : start + chunk], vocabulary)

@@ -2,9 +2,12 @@
 
     python -m train.run -o runs/rim-tiny --minutes 100
 
-Progress is the share of the time budget that is used, so the schedule always reaches its end. The folder gets
-``checkpoint.pt`` (every few minutes, whole or not at all) and ``log.jsonl``; the same command continues from the
-checkpoint. Ctrl-C writes a checkpoint and leaves.
+Progress is the share of the time budget (or of ``--steps``) that is used, so the schedule always reaches its end. The
+folder gets ``checkpoint.pt`` (every few minutes, whole or not at all) and ``log.jsonl``; the same command goes on from
+the checkpoint. Ctrl-C writes a checkpoint and leaves.
+
+Controls see the very questions that RiM sees at the same step: ``--control direct`` answers at once, ``--control
+chain`` writes every step's value first; ``--stage1 0 --deep 0`` has blocks without grounding ("filler").
 
 Several worker processes of one thread each split every batch into small pieces and take the next piece when free; they
 add up their gradients once per step. On few cores that is faster than one process with several threads.
@@ -21,7 +24,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,12 +33,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from train.curriculum import Sample, grounding, lay_out, loss_sum, refinement
+from train.curriculum import Branch, Sample, chain, direct, grounding, lay_out, loss_sum, refinement
 from train.data import draw, split_of
 from train.evaluate import accuracy, held_out
 from train.files import atomic_write
 from train.model import Llama, ModelConfig
 from train.optim import Optimizer
+from train.problems import Problem
 from train.tokenizer import Vocabulary, build_json
 
 
@@ -44,7 +48,9 @@ class Options:
     """What a run is made of; stored in its checkpoint."""
 
     output: str
+    control: str = ""  # direct, chain, or none
     minutes: float = 100.0
+    steps: int = 0  # 0: as many as the minutes allow
     workers: int = 2
     batch_positions: int = 4000
     piece_positions: int = 1000
@@ -75,6 +81,9 @@ DIFFICULTY: tuple[tuple[float, tuple[float, ...], float], ...] = (
 )
 
 
+CONTROLS: dict[str, Callable[[Problem, Vocabulary], Branch]] = {"direct": direct, "chain": chain}
+
+
 def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: float) -> list[list[Sample]]:
     """The pieces of one step, the longest samples first; the same on every worker.
 
@@ -99,8 +108,11 @@ def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: floa
         else:
             deep = 0.6 * options.deep * (1 - 0.8 * (progress - options.stage1) / (1 - options.stage1))
             branches = [refinement(p, vocabulary, deep) for p in problems]
-        samples.append(Sample(vocabulary.encode(main.facts), branches))
-        positions += samples[-1].length
+        sample = Sample(vocabulary.encode(main.facts), branches)
+        positions += sample.length
+        if options.control:
+            sample = Sample(sample.facts, [CONTROLS[options.control](p, vocabulary) for p in problems])
+        samples.append(sample)
     samples.sort(key=lambda sample: -sample.length)
     pieces: list[list[Sample]] = [[]]
     for sample in samples:
@@ -154,6 +166,8 @@ class Run:
 
     @property
     def progress(self) -> float:
+        if self.options.steps:
+            return min(1.0, self.step / self.options.steps)
         return min(1.0, self.elapsed_s / (60 * self.options.minutes))
 
     def checkpoint(self) -> dict[str, Any]:
@@ -215,7 +229,7 @@ class Run:
         self.optimizer.step(lr_scale(self.progress, options.stage1))
         self._update_average()
         self.step += 1
-        self.samples += sum(len(piece) for piece in pieces)
+        self.samples += sum(len(sample.branches) for piece in pieces for sample in piece)
         return loss
 
     def _add_up(self, loss: float) -> float:
@@ -249,7 +263,8 @@ class Run:
         self.average = None
 
     def evaluate(self, problems: Any) -> None:
-        self.log(evaluation=accuracy(self.model, self.vocabulary, problems, self.stage))
+        kind = self.options.control or ("grounding" if self.stage == 1 else "refinement")
+        self.log(evaluation=accuracy(self.model, self.vocabulary, problems, kind))
 
 
 def agree(values: list[float]) -> list[float]:
@@ -316,7 +331,9 @@ def parse(arguments: list[str] | None) -> Options:
         if name == "output":
             continue
         flag = "--" + name.replace("_", "-")
-        if isinstance(default, bool):
+        if name == "control":
+            parser.add_argument(flag, choices=sorted(CONTROLS), default="", help="train a control instead")
+        elif isinstance(default, bool):
             parser.add_argument(flag, action="store_true", help=f"(default {default})")
         else:
             parser.add_argument(flag, type=type(default), default=default, help=f"(default {default})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,7 +24,9 @@ from train.curriculum import (
     refinement,
 )
 from train.data import draw
+from train.evaluate import chain_accuracy
 from train.model import Llama, ModelConfig
+from train.run import CONTROLS, Options, batch_of
 from train.tokenizer import Vocabulary, build_json
 
 
@@ -122,6 +125,34 @@ def test_correct_means_what_greedy_decoding_gives(model: Llama, vocabulary: Voca
     wrong = [decoded[0], (decoded[1] + 1) % len(vocabulary)]
     sample = Sample([], [Branch(question, 1, [Readout(1, decoded, 1.0), Readout(1, wrong, 1.0)], [])])
     assert readouts_correct(model, lay_out([sample], vocabulary)).tolist() == [True, False]
+
+
+def test_controls_answer_the_same_questions(vocabulary: Vocabulary) -> None:
+    options = Options("unused", batch_positions=600)
+    plain = batch_of(options, vocabulary, 3, 0.5)
+    for control, make in CONTROLS.items():
+        pieces = batch_of(replace(options, control=control), vocabulary, 3, 0.5)
+        seen, expected = (
+            sorted((sample.facts, branch.asked) for piece in of for sample in piece for branch in sample.branches)
+            for of in (pieces, plain)
+        )
+        assert seen == expected
+        made = draw(random.Random(2), "train", 4)
+        branch = make(made, vocabulary)
+        (readout,) = branch.readouts
+        assert (branch.n_blocks, readout.k) == (0, 0)
+        values = [vocabulary.value(value)[0] for value in made.values]
+        assert readout.tokens == [*(values if control == "chain" else values[-1:]), vocabulary.end_of_text_id]
+
+
+def test_a_chain_is_right_when_its_own_last_value_is(model: Llama, vocabulary: Vocabulary) -> None:
+    made = draw(random.Random(2), "train", 2)
+    tokens = vocabulary.encode(made.question)
+    written: list[int] = []
+    while len(written) < 4 and written[-1:] != [vocabulary.end_of_text_id]:
+        written.append(int(model.logits(plain_run(model, tokens + written)[-1]).argmax()))
+    right = written[-2:] == vocabulary.value(made.values[-1])
+    assert chain_accuracy(model, vocabulary, [made, made]) == float(right)
 
 
 def test_padding_changes_no_loss(model: Llama, vocabulary: Vocabulary) -> None:
