@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("rim_edge.cli.chat", "Talk to a model."),
     "ask": ("rim_edge.cli.ask", "Answer a question, or many from standard input."),
     "inspect": ("rim_edge.cli.inspect", "Show what a model file holds and what it will need, before loading it."),
+    "eval": ("rim_edge.cli.eval", "Measure accuracy and time on questions with known answers."),
     "convert": ("rim_edge.cli.convert", "Turn a Hugging Face folder into a model file."),
 }
 
