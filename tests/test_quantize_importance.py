@@ -9,6 +9,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 import pytest
+from gguf_rewrite import rewritten
 from shapes import default_spec, make_model
 
 from convert.quantization.calibrate import collect_importance
@@ -76,6 +77,9 @@ def inputs_of_matrices(w: dict[str, Array], tokens: list[int], n_head: int = 4, 
         p /= p.sum(-1, keepdims=True)
         x = x + product(at + "attn_output.weight", np.einsum("hij,jhd->ihd", p, v).reshape(n, -1))
         h = rms(x, w[at + "ffn_norm.weight"])
+        if at + "ffn_gate_inp.weight" in w:  # what the experts get; nothing after them is needed
+            product(at + "ffn_gate_inp.weight", h)
+            return found
         gate, up = product(at + "ffn_gate.weight", h), product(at + "ffn_up.weight", h)
         x = x + product(at + "ffn_down.weight", gate / (1 + np.exp(-gate)) * up)
     product("output.weight", rms(x, w["output_norm.weight"]))
@@ -111,6 +115,45 @@ def test_sums_are_those_of_a_forward_pass(path: Path, blocks: int | None, slot_w
         np.testing.assert_allclose(matrix.in_sum2[name][0], expected, rtol=2e-4, err_msg=name)
         assert matrix.counts[name] == pytest.approx([count])
     assert matrix.chunk_count == len(PROBLEMS)
+
+
+def test_experts_are_summed_apart(path: Path, tmp_path: Path) -> None:
+    """Each activation counts for the experts that its token goes to, and the quantizer takes the sums apart again."""
+    rng = np.random.default_rng(3)
+    shapes = {"gate_inp": (4, 64), "gate_exps": (4, 128, 64), "up_exps": (4, 128, 64), "down_exps": (4, 64, 128)}
+    made: dict[str, Any] = {}
+    for layer in range(2):
+        made |= {f"blk.{layer}.ffn_{part}.weight": None for part in ("gate", "up", "down")}
+        for part, shape in shapes.items():
+            made[f"blk.{layer}.ffn_{part}.weight"] = rng.normal(0, 0.2, shape).astype(np.float32)
+    moe = rewritten(
+        path,
+        tmp_path / "moe.gguf",
+        tensors=made,
+        metadata={"llama.expert_count": 4, "llama.expert_used_count": 2, "llama.expert_feed_forward_length": 128},
+    )
+    matrix = collect_importance(moe, PROBLEMS, slot_weight=2.0, n_threads=1)
+    sums, counts = np.zeros((4, 64)), np.zeros(4)
+    inner = np.zeros((4, 128))
+    w = weights_of(moe)
+    for problem in PROBLEMS:
+        tokens, slots = sequence(problem, _native.Model(str(moe)), SPEC.block_count)
+        found = inputs_of_matrices(w, tokens)
+        h = found["blk.0.ffn_gate_inp.weight"]
+        chosen = np.argsort(-(h @ w["blk.0.ffn_gate_inp.weight"].T), axis=1)[:, :2]
+        for x, slot, experts in zip(h, slots, chosen, strict=True):
+            for expert in experts:
+                weight = 2.0 if slot else 1.0
+                sums[expert] += weight * x * x
+                counts[expert] += weight
+                gate, up = (w[f"blk.0.ffn_{part}_exps.weight"][expert] @ x for part in ("gate", "up"))
+                inner[expert] += weight * (gate / (1 + np.exp(-gate)) * up) ** 2
+    for part, expected in (("gate", sums), ("up", sums), ("down", inner)):
+        name = f"blk.0.ffn_{part}_exps.weight"
+        np.testing.assert_allclose(matrix.counts[name], counts, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(matrix.in_sum2[name], expected, rtol=1e-3, err_msg=name)
+    result = quantize_file(moe, tmp_path / "small.gguf", Recipe("q4_0"), matrix)
+    assert _native.GgufFile(str(result.path)).metadata["quantize.imatrix.entries_count"] == len(matrix.in_sum2)
 
 
 def test_a_sequence_longer_than_one_slice_is_summed_whole(path: Path) -> None:
