@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from train.data import draw, generate, main, split_of
-from train.kinds import KINDS, problem
+from train.kinds import KINDS, PRACTICE, problem
 from train.lexicon import words
 from train.problems import MAX_VALUE, Operation, Ref, canonical, evaluate
 
@@ -55,6 +55,24 @@ def test_every_kind_keeps_its_promises(kind: str, n_steps: int) -> None:
         assert set(re.findall(r"[A-Za-z]+", made.question)) <= known
         assert re.fullmatch(r"[A-Za-z0-9 .?,]+\?", made.question)
         assert not re.search(r"\b0\b|  ", made.question)
+
+
+def test_questions_about_the_same_facts_are_problems_of_their_own() -> None:
+    rng = random.Random(9)
+    seen = 0
+    for kind in (*KINDS, *PRACTICE):
+        for _ in range(40):
+            made = problem(rng, 1 if kind in PRACTICE else rng.choice(STEPS), kind=kind)
+            assert len({made.asked, *(other.asked for other in made.others)}) == 1 + len(made.others)
+            for other in made.others:
+                seen += 1
+                assert other.facts == made.facts and other.question.endswith(other.asked)
+                assert other.values == (evaluate(other.operations) or (other.stated,))
+                used = {o.index for p in other.operations for o in (p.left, p.right) if isinstance(o, Ref)}
+                assert used == set(range(len(other.operations) - 1)), "every step but the last is needed"
+                if not other.operations:
+                    assert f" {other.stated} " in made.facts
+    assert seen > 300
 
 
 def test_numbers_of_the_solution_stand_in_the_question() -> None:

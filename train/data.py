@@ -26,8 +26,8 @@ TEST_SHARE = 16  # one of TEST_SHARE canonical forms is a test problem
 
 
 def split_of(canonical: str) -> str:
-    """The split to which a canonical form belongs. Single operations, the arithmetic itself, are all for training."""
-    if canonical.count("(") == 1:
+    """The split to which a canonical form belongs. Single operations (and none) are all for training."""
+    if canonical.count("(") <= 1:
         return "train"
     digest = hashlib.sha256(canonical.encode()).digest()
     return "test" if int.from_bytes(digest[:8], "little") % TEST_SHARE == 0 else "train"

@@ -442,6 +442,33 @@ def numbers(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     return Problem(" ".join(facts), "What is the result?", tuple(draw.operations), "numbers")
 
 
+def lookup(rng: random.Random, n_steps: int, max_value: int) -> Problem:
+    """Several stated quantities, one operation on two of them; the others ask for the quantities themselves.
+
+    Raises ValueError unless ``n_steps`` is 1.
+    """
+    if n_steps != 1:
+        raise ValueError("the kind lookup has problems of 1 step only")
+    draw = Draw(rng, max_value)
+    domain = rng.choice(DOMAINS)
+    names = domain.entities(rng)
+    items = rng.choice(ITEMS)[1]
+    known = [(names.pop(), rng.randint(2, max_value // 2)) for _ in range(rng.randint(2, 6))]
+    told = " ".join(_sentence(domain.base, a=name, n=number, items=items) for name, number in known)
+    others = [
+        Problem(told, rng.choice(domain.asks).format(a=name, items=items), (), "lookup", stated=number)
+        for name, number in known
+    ]
+    (a, first), (b, second) = rng.sample(known, 2)
+    if domain.difference and first > second and rng.random() < 0.5:
+        draw.apply("-", first, second)
+        asked = domain.difference.format(a=a, b=b, items=items)
+    else:
+        draw.apply("+", first, second)
+        asked = rng.choice(domain.total).format(a=a, b=b, items=items)
+    return Problem(told, asked, tuple(draw.operations), "lookup", tuple(others))
+
+
 Maker = Callable[[random.Random, int, int], Problem]
 
 KINDS: dict[str, tuple[float, Maker]] = {
@@ -454,13 +481,17 @@ KINDS: dict[str, tuple[float, Maker]] = {
 }
 """Kinds of problems: their share of the data, and what makes one of n steps with values up to a maximum."""
 
+PRACTICE: dict[str, Maker] = {"lookup": lookup}
+"""Kinds that only training uses, as exercises."""
+
 
 def problem(rng: random.Random, n_steps: int, max_value: int = MAX_VALUE, kind: str | None = None) -> Problem:
     """A random problem of exactly ``n_steps`` steps, every quantity in 1..max_value, of a given or a random kind."""
     chosen = kind or rng.choices(list(KINDS), [share for share, _ in KINDS.values()])[0]
+    maker = PRACTICE[chosen] if chosen in PRACTICE else KINDS[chosen][1]
     while True:
         try:
-            made = KINDS[chosen][1](rng, n_steps, max_value)
+            made = maker(rng, n_steps, max_value)
         except Rejected:
             continue
         if len(made.operations) == n_steps:

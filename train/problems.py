@@ -37,7 +37,8 @@ class Operation:
 class Problem:
     """Facts, what is asked about them, and the operations that answer it, in solving order; the last gives the answer.
 
-    ``others`` are further problems about the same facts; training asks some of them beside this one.
+    ``others`` are further problems about the same facts; training asks some of them beside this one. A problem without
+    operations asks for a number that the facts state, ``stated``: looking up alone, for training.
     """
 
     facts: str
@@ -45,6 +46,7 @@ class Problem:
     operations: tuple[Operation, ...]
     kind: str
     others: tuple[Problem, ...] = ()
+    stated: int = 0
 
     @property
     def question(self) -> str:
@@ -53,13 +55,13 @@ class Problem:
 
     @property
     def values(self) -> tuple[int, ...]:
-        """The value of each step; the last one is the answer."""
-        return evaluate(self.operations)
+        """The value of each step, or the stated number alone; the last one is the answer."""
+        return evaluate(self.operations) or (self.stated,)
 
     @property
     def steps(self) -> list[str]:
         """The steps as equations, such as ``["5+3=8", "8*2=16"]``."""
-        values = self.values
+        values = evaluate(self.operations)
         show = [
             str(o) if isinstance(o, int) else str(values[o.index]) for p in self.operations for o in (p.left, p.right)
         ]
@@ -68,7 +70,7 @@ class Problem:
     @property
     def canonical(self) -> str:
         """Operations and numbers alone, names, items and wording removed; sums and products in one order."""
-        return canonical(self.operations)
+        return canonical(self.operations) if self.operations else str(self.stated)
 
 
 def evaluate(operations: tuple[Operation, ...]) -> tuple[int, ...]:

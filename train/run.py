@@ -71,13 +71,15 @@ class Options:
     compile: bool = False
 
 
-# Curriculum within the curriculum: up to which progress of the run, weights of 1..5 steps, and the share of bare
-# arithmetic ("numbers": short, so cheap, and the same arithmetic and chaining as in the word problems).
-DIFFICULTY: tuple[tuple[float, tuple[float, ...], float], ...] = (
-    (0.02, (1, 1, 0, 0, 0), 1.0),
-    (0.15, (1, 1, 0, 0, 0), 0.3),
-    (0.30, (1, 3, 2, 0, 0), 0.2),
-    (1.01, (0.5, 6, 4, 2, 2), 0.05),
+# Curriculum within the curriculum: up to which progress of the run, weights of 1..5 steps, and the shares of two kinds
+# of practice: bare arithmetic ("numbers": short, the same arithmetic and chaining as in the word problems) and looking
+# up ("lookup": who has what).
+DIFFICULTY: tuple[tuple[float, tuple[float, ...], float, float], ...] = (
+    (0.02, (1, 1, 0, 0, 0), 1.0, 0.0),
+    (0.15, (1, 1, 0, 0, 0), 0.2, 0.3),
+    (0.30, (1, 3, 2, 0, 0), 0.1, 0.2),
+    (0.45, (1, 6, 4, 2, 2), 0.05, 0.3),
+    (1.01, (0.5, 6, 4, 2, 2), 0.03, 0.05),
 )
 
 
@@ -90,13 +92,14 @@ def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: floa
     A step has a fixed number of positions, not of samples, so that steps of short problems hold many of them.
     """
     rng = random.Random(f"{options.seed}/{step}")
-    _, weights, practice = next(row for row in DIFFICULTY if progress < row[0])
+    _, weights, numbers, lookup = next(row for row in DIFFICULTY if progress < row[0])
     most_steps = max(n for n, weight in enumerate(weights, start=1) if weight > 0)
     samples: list[Sample] = []
     positions = 0
     while positions < options.batch_positions:
-        kind = "numbers" if rng.random() < practice else None
-        main = draw(rng, "train", rng.choices((1, 2, 3, 4, 5), weights)[0], kind=kind)
+        kind = rng.choices(("numbers", "lookup", None), (numbers, lookup, 1 - numbers - lookup))[0]
+        n_steps = 1 if kind == "lookup" else rng.choices((1, 2, 3, 4, 5), weights)[0]
+        main = draw(rng, "train", n_steps, kind=kind)
         others = [
             other
             for other in main.others
