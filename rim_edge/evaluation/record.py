@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,8 @@ class Record:
         except OSError as error:
             raise RecordError(f"cannot write {path}: {error.strerror}; choose another --output") from None
         try:
+            if not stat.S_ISREG(os.fstat(self._file).st_mode):
+                raise RecordError(f"{path} is no plain file: choose another --output")
             self._lock()
             self._begin({"kind": "head", "format": FORMAT, "version": VERSION, **_plain(dict(head))}, force)
         except BaseException:
