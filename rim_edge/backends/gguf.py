@@ -171,6 +171,13 @@ class GgufBackend:
         text = self.spec.answer_prefix if self.spec and not self.coupled_reason else None
         return tuple(self.tokenizer.tokenize(text, parse_special=True)) if text else ()
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether libllama has a GPU and was asked to use it."""
+        return self._options.n_gpu_layers != 0 and any(
+            not name.startswith(("CPU", "BLAS")) for name in self._model.devices
+        )
+
     def with_threads(self, n_threads: int) -> GgufBackend:
         """The same weights, its sessions computing with ``n_threads`` threads. Closing either closes both."""
         other = copy.copy(self)

@@ -34,6 +34,10 @@ _START = (
 _LAST_WORDS = 2000  # bytes of a dead child's standard error that are looked at
 
 
+class ChildEndedError(BackendError):
+    """A child process is no more."""
+
+
 class Child:
     """A process that holds ``target``, a class, and calls its methods. A context manager; :meth:`close` ends it.
 
@@ -118,16 +122,16 @@ class Child:
             raise kind(answer["message"])
         raise BackendError(f"{self.name}: {answer['error']}: {answer['message']}")
 
-    def _ended(self) -> BackendError:
+    def _ended(self) -> ChildEndedError:
         if self._process.stdin is not None and self._process.stdin.closed:
-            return BackendError(f"{self.name}: the process was ended")
+            return ChildEndedError(f"{self.name}: the process was ended")
         code = self._process.wait()
         size = self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, size - _LAST_WORDS))
         said = self._errors.read().decode("utf-8", "replace").strip().splitlines()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         hint = "; signal 9 often means that memory ran out" if code == -9 else ""
-        return BackendError(f"{self.name}: its process ended ({how}{hint})" + (f": {said[-1]}" if said else ""))
+        return ChildEndedError(f"{self.name}: its process ended ({how}{hint})" + (f": {said[-1]}" if said else ""))
 
 
 # ---- in the child ---------------------------------------------------------------------------------------------------

@@ -82,6 +82,9 @@ class Engine:
             "blocks": spec.block_count if spec is not None and runs_blocks else 0,
             "block_tokens": list(spec.block_tokens) if spec is not None and runs_blocks else [],
             "prefix_tokens": list(backend.prefix),
+            "n_positions": backend.n_positions,
+            "on_gpu": backend.on_gpu,
+            "block_room": self._context.block_room,
             "no_blocks": "" if runs_blocks else reason,
         }
 
@@ -164,10 +167,10 @@ class Engine:
     # ---- raw speed --------------------------------------------------------------------------------------------------
 
     def text(self, n_tokens: int, seed: int = 0) -> list[int]:
-        """``n_tokens`` ordinary tokens at random, the same for the same seed."""
+        """``n_tokens`` ordinary tokens at random, always the same for a seed; a longer text begins as a shorter one."""
         control = set(self._backend.tokenizer.control_texts.values())
         ordinary = [token for token in range(self._backend.info.n_vocab) if token not in control]
-        return [int(token) for token in np.random.default_rng(seed).choice(ordinary, n_tokens)]
+        return [int(token) for token in np.random.default_rng(seed).choice(ordinary, max(n_tokens, 8192))][:n_tokens]
 
     def prefill(self, n_tokens: int, n_threads: int) -> Sample:
         """A text of ``n_tokens``, without blocks, up to its first answer token: ``tokens_per_s``."""

@@ -74,11 +74,10 @@ class FileChild:
         ask, n_threads = self._child.call, self.facts["n_threads"]
         question = self._questions[number % len(self._questions)]
         load = ask("reload")
-        ask("answer", question=question, blocks=0, n_answer=1)  # opens the session, and touches every weight once
+        blocks = self.facts["blocks"]
+        ask("answer", question=question, blocks=blocks, n_answer=1)  # opens the session, touches all weights once
         direct = ask("answer", question=question, blocks=0, n_answer=1)
-        rim = (
-            ask("answer", question=question, blocks=self.facts["blocks"], n_answer=1) if self.facts["blocks"] else None
-        )
+        rim = ask("answer", question=question, blocks=blocks, n_answer=1) if blocks else None
         width, n_past = self._prefill_tokens, min(32, self._prefill_tokens)
         ask("prefill", n_tokens=width, n_threads=n_threads)
         prefill = ask("prefill", n_tokens=width, n_threads=n_threads)

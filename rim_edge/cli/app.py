@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ask": ("rim_edge.cli.ask", "Answer a question, or many from standard input."),
     "inspect": ("rim_edge.cli.inspect", "Show what a model file holds and what it will need, before loading it."),
     "eval": ("rim_edge.cli.eval", "Measure accuracy and time on questions with known answers."),
+    "bench": ("rim_edge.cli.bench", "Measure how long a model takes, against what this machine could do."),
     "convert": ("rim_edge.cli.convert", "Turn a Hugging Face folder into a model file."),
 }
 
