@@ -29,7 +29,7 @@ Progress = Callable[[int, int], bool | None]
 
 
 @dataclass(frozen=True)
-class Sequence:
+class TokenSequence:
     """Tokens of one sequence, and which of them are slots."""
 
     tokens: list[int]
@@ -76,7 +76,7 @@ def collect_importance(
     model = _native.Model(os.fspath(model_path))
     try:
         limit = min(n_positions or model.n_ctx_train, model.n_ctx_train)
-        sequences = _sequences(model, spec, problems, n_blocks, limit)
+        sequences = make_sequences(model, spec, problems, n_blocks, limit)
         longest = max(len(sequence.tokens) for sequence in sequences)
         collector = _native.ImportanceCollector(model, longest, names, n_threads)
         for done, sequence in enumerate(sequences):
@@ -105,10 +105,13 @@ def _block_count(path: Path, spec: RimSpec | None, blocks: int | None) -> int:
     return blocks
 
 
-def _sequences(
+def make_sequences(
     model: _native.Model, spec: RimSpec | None, problems: Iterable[Mapping[str, Any]], n_blocks: int, limit: int
-) -> list[Sequence]:
-    """Question, memory blocks, answer prefix, answer, end token: as in training. ``limit``: most tokens of one."""
+) -> list[TokenSequence]:
+    """Question, memory blocks, answer prefix, answer, end token: as in training, ``limit`` tokens at most.
+
+    Raises OptionError, naming the problem.
+    """
     tokenizer = GgufTokenizer(model, spec)
     prompts = PromptBuilder(tokenizer, spec)
     prefix = spec.answer_prefix if spec is not None and spec.answer_prefix else ""
@@ -125,7 +128,7 @@ def _sequences(
         tokens = prompt + slots + reply
         if len(tokens) > limit:
             raise OptionError(f"problem {number} takes {len(tokens)} tokens, but the model has room for {limit}")
-        found.append(Sequence(tokens, [False] * len(prompt) + [True] * len(slots) + [False] * len(reply)))
+        found.append(TokenSequence(tokens, [False] * len(prompt) + [True] * len(slots) + [False] * len(reply)))
     if not found:
         raise OptionError("there are no problems to calibrate on: give questions with answers")
     return found
