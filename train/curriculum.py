@@ -42,12 +42,12 @@ DEEP_OFFSET = 4  # step t is to be known after DEEP_OFFSET + t layers
 def lambda_t(t: int, n_steps: int, s: float) -> float:
     """Weight of readout t of T in stage 1 at progress ``s`` in 0..1.
 
-    All weights start at 1. Early steps, relative to T, fall to 0 first (t/T = 0 around s = 0.7, then linearly later);
+    All weights start at 1. Early steps, relative to T, fall to 0 first (t/T = 0 around s = 0.8, then linearly later);
     the answer's readout (t = T) keeps its weight.
     """
     if t == n_steps:
         return 1.0
-    release = 0.7 + 0.25 * t / n_steps
+    release = 0.8 + 0.15 * t / n_steps
     return min(1.0, max(0.0, (release - s) / 0.1 + 0.5))
 
 

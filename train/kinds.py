@@ -443,9 +443,10 @@ def numbers(rng: random.Random, n_steps: int, max_value: int) -> Problem:
 
 
 def lookup(rng: random.Random, n_steps: int, max_value: int) -> Problem:
-    """Several stated quantities, one operation on two of them; the others ask for the quantities themselves.
+    """Several stated quantities, one operation on two of them.
 
-    Raises ValueError unless ``n_steps`` is 1.
+    The others ask for the quantities themselves, and those of the kind ``recall`` break off behind a name: what comes
+    to mind is that name's quantity. Raises ValueError unless ``n_steps`` is 1.
     """
     if n_steps != 1:
         raise ValueError("the kind lookup has problems of 1 step only")
@@ -453,12 +454,15 @@ def lookup(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     domain = rng.choice(DOMAINS)
     names = domain.entities(rng)
     items = rng.choice(ITEMS)[1]
-    known = [(names.pop(), rng.randint(2, max_value // 2)) for _ in range(rng.randint(2, 6))]
+    count = rng.choices((2, 3, 4, 5, 6), (4, 4, 2, 1, 1))[0]
+    known = [(names.pop(), rng.randint(2, max_value // 2)) for _ in range(count)]
     told = " ".join(_sentence(domain.base, a=name, n=number, items=items) for name, number in known)
-    others = [
-        Problem(told, rng.choice(domain.asks).format(a=name, items=items), (), "lookup", stated=number)
-        for name, number in known
-    ]
+    others = []
+    for name, number in known:
+        ask = rng.choice(domain.asks)
+        begun = ask[: ask.index("{a}") + 3]
+        for kind, text in (("lookup", ask), ("recall", begun), ("recall", "{a}")):
+            others.append(Problem(told, _sentence(text, a=name, items=items), (), kind, stated=number))
     (a, first), (b, second) = rng.sample(known, 2)
     if domain.difference and first > second and rng.random() < 0.5:
         draw.apply("-", first, second)

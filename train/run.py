@@ -76,10 +76,11 @@ class Options:
 # up ("lookup": who has what).
 DIFFICULTY: tuple[tuple[float, tuple[float, ...], float, float], ...] = (
     (0.02, (1, 1, 0, 0, 0), 1.0, 0.0),
-    (0.15, (1, 1, 0, 0, 0), 0.2, 0.3),
+    (0.15, (1, 1, 0, 0, 0), 0.2, 0.4),
     (0.30, (1, 3, 2, 0, 0), 0.1, 0.2),
-    (0.45, (1, 6, 4, 2, 2), 0.05, 0.3),
-    (1.01, (0.5, 6, 4, 2, 2), 0.03, 0.05),
+    (0.475, (1, 6, 4, 2, 2), 0.05, 0.1),
+    (0.55, (1, 6, 3, 1, 1), 0.03, 0.5),
+    (1.01, (0.5, 6, 4, 2, 2), 0.03, 0.08),
 )
 
 
@@ -105,16 +106,19 @@ def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: floa
             for other in main.others
             if len(other.operations) <= most_steps and split_of(other.canonical) == "train"
         ]
-        problems = [main, *rng.sample(others, min(len(others), options.questions - 1))]
+        recalls = [other for other in others if other.kind == "recall"]
+        questions = [other for other in others if other.kind != "recall"]
+        problems = [main, *rng.sample(questions, min(len(questions), options.questions - 1))]
         if progress < options.stage1:
             branches = [grounding(p, vocabulary, progress / options.stage1, options.deep) for p in problems]
         else:
             deep = 0.6 * options.deep * (1 - 0.8 * (progress - options.stage1) / (1 - options.stage1))
             branches = [refinement(p, vocabulary, deep) for p in problems]
+        branches += [direct(p, vocabulary) for p in recalls]
         sample = Sample(vocabulary.encode(main.facts), branches)
         positions += sample.length
         if options.control:
-            sample = Sample(sample.facts, [CONTROLS[options.control](p, vocabulary) for p in problems])
+            sample = Sample(sample.facts, [CONTROLS[options.control](p, vocabulary) for p in problems + recalls])
         samples.append(sample)
     samples.sort(key=lambda sample: -sample.length)
     pieces: list[list[Sample]] = [[]]

@@ -8,9 +8,9 @@ the merges that build the bare words are learnt by BPE over the word list alone;
 one merge ``Ġ`` + word for each word. So no intermediate piece ever starts with a space, and the rule for a closed
 vocabulary is exact: a word is known if and only if ``" " + word`` is one token.
 
-A text's numbers are read digit by digit, but a readout says its value in one token: 10 to 99 are tokens that no merge
-builds, so no text is ever cut into them. So the state at the end of a block has to hold the whole value, not only its
-first digit, and a later block finds it there.
+A text's numbers are read digit by digit, but a readout says its value in one token: 10 to the largest value are tokens
+that no merge builds, so no text is ever cut into them. So the state at the end of a block has to hold the whole value,
+not only its first digit, and a later block finds it there.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from train.lexicon import words
+from train.problems import MAX_VALUE
 
 END_OF_TEXT, BEGIN, MEMORY, END = "<|endoftext|>", "<|rim_begin|>", "<|rim_memory|>", "<|rim_end|>"
 SPECIAL_TOKENS = (END_OF_TEXT, BEGIN, MEMORY, END)
@@ -59,7 +60,7 @@ def build_json() -> str:
             raise ValueError(f"the word {word!r} did not become one token")
         vocabulary[SPACE + word] = len(vocabulary)
         merges.append((SPACE, word))
-    for number in range(10, 100):
+    for number in range(10, MAX_VALUE + 1):
         vocabulary[str(number)] = len(vocabulary)
     return assemble_json(vocabulary, merges)
 
@@ -109,7 +110,7 @@ class Vocabulary:
         return [self.ids[piece.replace(" ", SPACE)] for piece in _PIECES.findall(text)]
 
     def value(self, number: int) -> list[int]:
-        """A readout's tokens for a value in 0..99: one token, then end of text. Raises KeyError for other values."""
+        """A readout's tokens for a value in 0..MAX_VALUE: one token, then end of text. Raises KeyError for others."""
         return [self.ids[str(number)], self.end_of_text_id]
 
     def is_known(self, word: str) -> bool:
