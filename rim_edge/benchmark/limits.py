@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from rim_edge import _native, memory
@@ -18,9 +19,9 @@ from rim_edge.benchmark import machine
 from rim_edge.benchmark.child import Child
 from rim_edge.benchmark.statistics import summarize
 from rim_edge.benchmark.work import Pass, Work
-from rim_edge.errors import RimError
+from rim_edge.errors import OptionError, UnsupportedError
 
-ROWS, INNER, COLUMNS = 2048, 2048, 512
+SHAPE = (2048, 2048, 512)  # rows, inner, columns of the matrix products
 _LEAST_BUFFER, _MOST_BUFFER = 256 << 20, 2 << 30
 BLAS = "BLAS F32"
 #: how the usual BLAS libraries are told their number of threads; they read it when they are loaded
@@ -42,6 +43,7 @@ class Limits:
         memory_bytes, model_bytes: sizes of the two buffers.
         memory_rates, model_rates: bytes per second.
         products: kind of product to operations per second.
+        shape: rows, inner size, columns of the products.
         blas: which library numpy uses.
     """
 
@@ -51,6 +53,7 @@ class Limits:
     memory_rates: list[float]
     model_rates: list[float]
     products: dict[str, list[float]]
+    shape: tuple[int, int, int] = SHAPE
     blas: str = ""
 
     @property
@@ -79,6 +82,7 @@ class Limits:
             self.memory_rates + other.memory_rates,
             self.model_rates + other.model_rates,
             {kind: rates + other.products.get(kind, []) for kind, rates in self.products.items()},
+            self.shape,
             self.blas,
         )
 
@@ -89,35 +93,37 @@ class Limits:
             "n_threads": self.n_threads,
             "read_memory": {"buffer_bytes": self.memory_bytes, "bytes_per_s": self.memory_rates},
             "read_model": {"buffer_bytes": self.model_bytes, "bytes_per_s": self.model_rates},
-            "products": {"rows": ROWS, "inner": INNER, "columns": COLUMNS, "operations_per_s": self.products},
+            "products": {
+                **dict(zip(("rows", "inner", "columns"), self.shape, strict=True)),
+                "operations_per_s": self.products,
+            },
             "blas": self.blas,
             "peak": {"kind": kind, "operations_per_s": peak},
         }
 
 
-def measure(work: Work, n_threads: int, n_samples: int = 3, seconds: float = 0.1) -> Limits:
+def measure(
+    work: Work, n_threads: int, n_samples: int = 3, seconds: float = 0.1, shape: tuple[int, int, int] = SHAPE
+) -> Limits:
     """Measure with ``n_threads``, in a child process that ends afterwards; about ``seconds`` per sample."""
     memory_bytes = large_buffer()
     model_bytes = min(memory_bytes, max(work.weight_bytes, 1 << 20))
     environment = dict.fromkeys(_BLAS_THREADS, str(n_threads))
+    run = {"n_samples": n_samples, "seconds": seconds}
     with Child("rim_edge.benchmark.limits:Meter", {}, name="the machine's limits", environment=environment) as child:
-
-        def read(n_bytes: int) -> list[float]:
-            found = child.call("read", n_bytes=n_bytes, n_threads=n_threads, n_samples=n_samples, seconds=seconds)
-            return [float(rate) for rate in found]
-
-        blas, rates = child.call("blas", n_samples=n_samples, seconds=seconds)
-        products = {BLAS: rates}
+        blas, rates = child.call("blas", shape=shape, **run)
+        products: dict[str, list[float]] = {BLAS: rates}
         for kind in dict.fromkeys(["F32", *work.main_types()]):
             try:
-                products[f"ggml {kind}"] = child.call(
-                    "product", kind=kind, n_threads=n_threads, n_samples=n_samples, seconds=seconds
-                )
-            except RimError:
+                found = child.call("product", kind=kind, shape=shape, n_threads=n_threads, **run)
+            except (OptionError, UnsupportedError):
                 continue  # a type that ggml does not multiply by itself
-        memory_rates = read(memory_bytes)
-        model_rates = memory_rates if model_bytes == memory_bytes else read(model_bytes)
-    return Limits(n_threads, memory_bytes, model_bytes, memory_rates, model_rates, products, blas)
+            products[f"ggml {kind}"] = found
+        memory_rates = child.call("read", n_bytes=memory_bytes, n_threads=n_threads, **run)
+        model_rates = memory_rates
+        if model_bytes < memory_bytes:
+            model_rates = child.call("read", n_bytes=model_bytes, n_threads=n_threads, **run)
+    return Limits(n_threads, memory_bytes, model_bytes, memory_rates, model_rates, products, shape, blas)
 
 
 def large_buffer() -> int:
@@ -131,27 +137,31 @@ class Meter:
 
     def read(self, n_bytes: int, n_threads: int, n_samples: int, seconds: float) -> list[float]:
         """Bytes per second."""
-        return _native.read_bandwidth(n_bytes, n_threads=n_threads, n_samples=n_samples, min_seconds=seconds)
+        return list(_native.read_bandwidth(n_bytes, n_threads=n_threads, n_samples=n_samples, min_seconds=seconds))
 
-    def product(self, kind: str, n_threads: int, n_samples: int, seconds: float) -> list[float]:
+    def product(self, kind: str, shape: Sequence[int], n_threads: int, n_samples: int, seconds: float) -> list[float]:
         """Operations per second of ggml."""
-        return _native.product_rate(
-            kind,
-            rows=ROWS,
-            inner=INNER,
-            columns=COLUMNS,
-            n_threads=n_threads,
-            n_samples=n_samples,
-            min_seconds=seconds,
+        rows, inner, columns = shape
+        return list(
+            _native.product_rate(
+                kind,
+                rows=rows,
+                inner=inner,
+                columns=columns,
+                n_threads=n_threads,
+                n_samples=n_samples,
+                min_seconds=seconds,
+            )
         )
 
-    def blas(self, n_samples: int, seconds: float) -> tuple[str, list[float]]:
+    def blas(self, shape: Sequence[int], n_samples: int, seconds: float) -> tuple[str, list[float]]:
         """Name of numpy's BLAS, and its operations per second."""
         import numpy as np
 
+        rows, inner, columns = shape
         random = np.random.default_rng(0)
-        left = random.standard_normal((ROWS, INNER), np.float32)
-        right = random.standard_normal((INNER, COLUMNS), np.float32)
+        left = random.standard_normal((rows, inner), np.float32)
+        right = random.standard_normal((inner, columns), np.float32)
         out = left @ right
         rates = []
         for _ in range(n_samples):
@@ -159,7 +169,7 @@ class Meter:
             while taken < seconds or n == 0:
                 np.matmul(left, right, out=out)
                 n, taken = n + 1, time.perf_counter() - began
-            rates.append(2.0 * ROWS * INNER * COLUMNS * n / taken)
-        config: Any = np.show_config(mode="dicts")
+            rates.append(2.0 * rows * inner * columns * n / taken)
+        config: Any = np.show_config(mode="dicts") if "mode" in signature(np.show_config).parameters else None
         blas = config.get("Build Dependencies", {}).get("blas", {}) if isinstance(config, dict) else {}
         return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(), rates
