@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rim_edge import _native
+from rim_edge.arrays import FloatArray
 from rim_edge.backends.base import (
     Decoded,
     LoadOptions,
@@ -109,6 +110,13 @@ class GgufSession:
         )
         return self._session.decode(targets, native, max_tokens, stop, on_text)
 
+    def advance(self, targets: Sequence[tuple[int, int]], tokens: Sequence[int]) -> Sequence[ReadoutState]:
+        """Give each readout one answer token; what the model would say next, with logits.
+
+        Raises UnsupportedError for models that keep one state per sequence: see ``GgufBackend.plain_logits``.
+        """
+        return self._session.advance(targets, tokens)
+
     def reset(self) -> None:
         self._session.reset()
 
@@ -205,6 +213,16 @@ class GgufBackend:
             flash_attention=self._options.flash_attention,
         )
         return GgufSession(_native.Session(self._model, layout, options))
+
+    def plain_logits(self, tokens: Sequence[int], rows: Sequence[int]) -> FloatArray:
+        """``[len(rows), n_vocab] float32``: logits at the places ``rows`` of a run of ``tokens`` in a context of its own."""
+        options = _native.SessionOptions(
+            n_ctx=len(tokens),
+            n_threads=self._options.n_threads or 0,
+            cache_type=self._options.cache_type,
+            flash_attention=self._options.flash_attention,
+        )
+        return _native.batch_logits(self._model, tokens, options, rows)
 
     def close(self) -> None:
         self._model.close()

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("rim_edge.cli.eval", "Measure accuracy and time on questions with known answers."),
     "bench": ("rim_edge.cli.bench", "Measure how long a model takes, against what this machine could do."),
     "convert": ("rim_edge.cli.convert", "Turn a Hugging Face folder into a model file."),
+    "quantize": ("rim_edge.cli.quantize", "Find the quantization to ship: quality and speed of each type."),
 }
 
 
