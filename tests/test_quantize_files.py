@@ -161,6 +161,16 @@ def test_a_source_with_another_alignment(tmp_path: Path) -> None:
     assert values[0] == values[1]
 
 
+def test_a_source_in_parts_becomes_one_file(narrow: Path, tmp_path: Path) -> None:
+    first = rewritten(narrow, tmp_path / "part.gguf", tensors_per_part=8)
+    assert first.name == "part-00001-of-00003.gguf"
+    made = [quantize_file(path, tmp_path / f"{path.stem}-q.gguf", Recipe("q8_0")) for path in (narrow, first)]
+    assert types_in(made[0].path) == types_in(made[1].path)
+    assert made[0].tensor_types == made[1].tensor_types
+    with pytest.raises(ConvertError, match="is the source"):
+        quantize_file(first, tmp_path / "part-00002-of-00003.gguf", Recipe("q8_0"))
+
+
 def test_a_source_of_q8_0_is_taken_with_a_notice(tmp_path: Path) -> None:
     source = make_model(tmp_path / "q8.gguf", outtype="q8_0")
     made = quantize_file(source, tmp_path / "a.gguf", Recipe("q4_0"))
