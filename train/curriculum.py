@@ -18,12 +18,14 @@ Stage 2, *refinement*: always K = 8 blocks, and every readout predicts the answe
 One addition to the paper, for a small model trained from scratch: *deep grounding*. All blocks run through the same
 few layers at once, so a step can only build on an earlier one whose value exists some layers below the top. So the
 state at the end of block t, read after DEEP_OFFSET + t layers, also learns to give r_{t+1}. It costs no position and
-nothing at inference; ``deep_weight=0`` gives the paper's losses alone.
+nothing at inference; ``deep_weight=0`` gives the paper's losses alone. In the same way the state at the end of a
+sentence learns early whom it is about and to whom it refers, and the state at the end of the question who is asked
+for (*pointers*): finding the sentence that the question needs is then a comparison of two states.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +39,8 @@ BLOCK_COUNT = 8  # K
 BLOCK_SIZE = 2  # M
 DIRECT_WEIGHT = 0.1  # weight of readout 0 (no block) in the samples that carry it
 DEEP_OFFSET = 4  # step t is to be known after DEEP_OFFSET + t layers
+POINTER_LAYER = 2  # whom a sentence is about is to be known after so many layers
+POINTED = ("relations", "relations-in-order", "shop", "lookup")  # kinds whose sentences name their subject first
 
 
 def lambda_t(t: int, n_steps: int, s: float) -> float:
@@ -66,22 +70,31 @@ class Readout:
 
 
 @dataclass(frozen=True)
+class Tap:
+    """A target below the top: after ``layer`` layers, the state at ``place`` (from 0) is to give ``token``."""
+
+    layer: int
+    place: int
+    token: int
+    weight: float
+
+
+@dataclass(frozen=True)
 class Branch:
     """One question about the facts of its sample: what is asked, how many blocks follow, and what is to be learnt.
 
-    ``values`` are the value tokens of the steps, for deep grounding with weight ``deep_weight``.
+    Places of ``taps`` count from the first token of ``asked``.
     """
 
     asked: list[int]
     n_blocks: int
     readouts: list[Readout]
-    values: list[int]
-    deep_weight: float = 0.0
+    taps: list[Tap] = field(default_factory=list)
 
     @property
     def total_weight(self) -> float:
         """Sum of the loss weights of all supervised tokens."""
-        return sum(r.weight * len(r.tokens) for r in self.readouts) + self.deep_weight * len(self.values)
+        return sum(r.weight * len(r.tokens) for r in self.readouts) + sum(tap.weight for tap in self.taps)
 
     @property
     def length(self) -> int:
@@ -94,10 +107,11 @@ class Sample:
 
     facts: list[int]
     branches: list[Branch]
+    taps: list[Tap] = field(default_factory=list)
 
     @property
     def total_weight(self) -> float:
-        return sum(branch.total_weight for branch in self.branches)
+        return sum(branch.total_weight for branch in self.branches) + sum(tap.weight for tap in self.taps)
 
     @property
     def length(self) -> int:
@@ -112,7 +126,8 @@ def grounding(problem: Problem, vocabulary: Vocabulary, s: float, deep_weight: f
         weight = lambda_t(t, n_steps, s)
         if weight > 0:
             readouts.append(Readout(t, vocabulary.value(value)[: None if t == n_steps else 1], weight))
-    return Branch(asked_of(problem, vocabulary), n_steps, readouts, steps_of(problem, vocabulary), deep_weight)
+    asked = asked_of(problem, vocabulary)
+    return Branch(asked, n_steps, readouts, deep_taps(problem, asked, vocabulary, deep_weight))
 
 
 def refinement(problem: Problem, vocabulary: Vocabulary, deep_weight: float = 0.0) -> Branch:
@@ -120,19 +135,55 @@ def refinement(problem: Problem, vocabulary: Vocabulary, deep_weight: float = 0.
     tokens = vocabulary.value(problem.values[-1])
     readouts = [Readout(k, tokens if k == BLOCK_COUNT else tokens[:1], alpha_k(k)) for k in range(1, BLOCK_COUNT + 1)]
     readouts.insert(0, Readout(0, tokens[:1], DIRECT_WEIGHT))
-    return Branch(asked_of(problem, vocabulary), BLOCK_COUNT, readouts, steps_of(problem, vocabulary), deep_weight)
+    asked = asked_of(problem, vocabulary)
+    return Branch(asked, BLOCK_COUNT, readouts, deep_taps(problem, asked, vocabulary, deep_weight))
+
+
+def deep_taps(problem: Problem, asked: list[int], vocabulary: Vocabulary, weight: float) -> list[Tap]:
+    """Deep grounding: step t at the end of block t, after DEEP_OFFSET + t layers; and who is asked for."""
+    if weight <= 0:
+        return []
+    block = len(vocabulary.block)
+    taps = [
+        Tap(DEEP_OFFSET + t, len(asked) + t * block - 1, value, weight)
+        for t, value in enumerate(steps_of(problem, vocabulary), start=1)
+    ]
+    if problem.kind in POINTED:
+        named = [vocabulary.entities[token] for token in asked if token in vocabulary.entities]
+        if len(named) == 1:
+            taps.append(Tap(POINTER_LAYER + 1, len(asked) - 1, named[0], weight))
+    return taps
+
+
+def pointers(problem: Problem, facts: list[int], vocabulary: Vocabulary, weight: float) -> list[Tap]:
+    """At the end of every sentence of the facts: whom it is about, and a layer higher to whom it refers."""
+    taps: list[Tap] = []
+    if problem.kind not in POINTED or weight <= 0:
+        return taps
+    stop = vocabulary.ids["."]
+    named: list[int] = []
+    for place, token in enumerate(facts):
+        if token in vocabulary.entities:
+            named.append(vocabulary.entities[token])
+        elif token == stop:
+            if named:
+                taps.append(Tap(POINTER_LAYER, place, named[0], weight))
+            if len(named) == 2:
+                taps.append(Tap(POINTER_LAYER + 1, place, named[1], weight))
+            named = []
+    return taps
 
 
 def direct(problem: Problem, vocabulary: Vocabulary) -> Branch:
     """A control: no block, the answer at once."""
     readout = Readout(0, vocabulary.value(problem.values[-1]), 1.0)
-    return Branch(asked_of(problem, vocabulary), 0, [readout], steps_of(problem, vocabulary))
+    return Branch(asked_of(problem, vocabulary), 0, [readout])
 
 
 def chain(problem: Problem, vocabulary: Vocabulary) -> Branch:
     """A control: no block, the values of all steps one after the other, the last of them the answer."""
     steps = steps_of(problem, vocabulary)
-    return Branch(asked_of(problem, vocabulary), 0, [Readout(0, [*steps, vocabulary.end_of_text_id], 1.0)], steps)
+    return Branch(asked_of(problem, vocabulary), 0, [Readout(0, [*steps, vocabulary.end_of_text_id], 1.0)])
 
 
 def asked_of(problem: Problem, vocabulary: Vocabulary) -> list[int]:
@@ -157,8 +208,8 @@ class Batch:
     tokens, positions: [B, T] int64. mask: [B, 1, T, T] float32, 0 where position i may see j, else -inf.
     rows: [R] int64, index into the flattened [B·T] positions whose state predicts ``targets`` [R] int64 with loss
     weight ``weights`` [R] float32. readout: [R] int64, running number of the readout a target belongs to. ends: for
-    each readout (branch, k, row of its first prediction), branches numbered through the batch. deep: for each t, rows
-    of the ends of blocks t, the value tokens of step t and their weights.
+    each readout (branch, k, row of its first prediction), branches numbered through the batch. taps: for a
+    number of layers, rows, target tokens and weights.
     """
 
     tokens: Tensor
@@ -169,7 +220,7 @@ class Batch:
     weights: Tensor
     readout: Tensor
     ends: list[tuple[int, int, int]]
-    deep: dict[int, tuple[list[int], list[int], list[float]]]
+    taps: dict[int, tuple[list[int], list[int], list[float]]]
 
 
 def lay_out(samples: list[Sample], vocabulary: Vocabulary) -> Batch:
@@ -181,7 +232,14 @@ def lay_out(samples: list[Sample], vocabulary: Vocabulary) -> Batch:
     weights: list[float] = []
     readout_of: list[int] = []
     ends: list[tuple[int, int, int]] = []
-    deep: dict[int, tuple[list[int], list[int], list[float]]] = {}
+    taps: dict[int, tuple[list[int], list[int], list[float]]] = {}
+
+    def add_tap(tap: Tap, start: int) -> None:
+        tap_rows, tap_targets, tap_weights = taps.setdefault(tap.layer, ([], [], []))
+        tap_rows.append(start + tap.place)
+        tap_targets.append(tap.token)
+        tap_weights.append(tap.weight)
+
     block = len(vocabulary.block)
     n_branches = 0
     for index, sample in enumerate(samples):
@@ -191,6 +249,8 @@ def lay_out(samples: list[Sample], vocabulary: Vocabulary) -> Batch:
         member = [0] * n_facts  # 0: the facts; b: branch b alone; -1: padding
         owner = [0] * n_facts  # 0: visible to all of the branch that come later; r: readout r alone
         depth = [0] * n_facts
+        for tap in sample.taps:
+            add_tap(tap, index * width)
         for number, branch in enumerate(sample.branches, start=1):
             start = len(token)  # of the branch in the row; in its own text it stands at n_facts
             shared = branch.asked + vocabulary.block * branch.n_blocks
@@ -211,12 +271,8 @@ def lay_out(samples: list[Sample], vocabulary: Vocabulary) -> Batch:
                 position += range(n_facts + first, n_facts + first + len(fed))
                 owner += [len(ends)] * len(fed)
                 depth += [readout.k] * len(fed)
-            for t, value in enumerate(branch.values, start=1):
-                if branch.deep_weight > 0:
-                    deep_rows, deep_targets, deep_weights = deep.setdefault(t, ([], [], []))
-                    deep_rows.append(index * width + start + len(branch.asked) + t * block - 1)
-                    deep_targets.append(value)
-                    deep_weights.append(branch.deep_weight)
+            for tap in branch.taps:
+                add_tap(tap, index * width + start)
             member += [number] * (len(token) - start)
             n_branches += 1
         padding = width - len(token)
@@ -234,7 +290,7 @@ def lay_out(samples: list[Sample], vocabulary: Vocabulary) -> Batch:
         torch.tensor(weights),
         torch.tensor(readout_of),
         ends,
-        deep,
+        taps,
     )
 
 
@@ -258,12 +314,12 @@ def isolation_mask(branch: Tensor, owner: Tensor, depth: Tensor) -> Tensor:
 
 def loss_sum(model: Llama, batch: Batch) -> Tensor:
     """Weighted sum of -log p over the supervised tokens (not divided by the weights)."""
-    by_depth = {DEEP_OFFSET + t: deep for t, deep in batch.deep.items() if DEEP_OFFSET + t < len(model.layers)}
-    taps = {depth: torch.tensor(rows) for depth, (rows, _, _) in sorted(by_depth.items())}
+    by_layer = {layer: tap for layer, tap in sorted(batch.taps.items()) if layer < len(model.layers)}
+    taps = {layer: torch.tensor(rows) for layer, (rows, _, _) in by_layer.items()}
     tapped: list[Tensor] = []
     hidden = model.hidden(batch.tokens, batch.positions, batch.mask, batch.rows, taps, tapped)
     loss = (F.cross_entropy(model.logits(hidden), batch.targets, reduction="none") * batch.weights).sum()
-    for (_, (_, targets, weights)), state in zip(sorted(by_depth.items()), tapped, strict=True):
+    for (_, (_, targets, weights)), state in zip(by_layer.items(), tapped, strict=True):
         losses = F.cross_entropy(model.logits(state), torch.tensor(targets), reduction="none")
         loss = loss + (losses * torch.tensor(weights)).sum()
     return loss

@@ -87,7 +87,7 @@ def chain_accuracy(model: Llama, vocabulary: Vocabulary, group: list[Problem], c
         written: list[list[int]] = [[] for _ in part]
         for _ in range(max(len(problem.values) for problem in part) + 2):
             branches = [
-                Branch(asked_of(problem, vocabulary) + text, 0, [Readout(0, [0], 1.0)], [])
+                Branch(asked_of(problem, vocabulary) + text, 0, [Readout(0, [0], 1.0)])
                 for problem, text in zip(part, written, strict=True)
             ]
             batch = lay_out([alone(p, b, vocabulary) for p, b in zip(part, branches, strict=True)], vocabulary)

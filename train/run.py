@@ -33,7 +33,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from train.curriculum import Branch, Sample, chain, direct, grounding, lay_out, loss_sum, refinement
+from train.curriculum import Branch, Sample, chain, direct, grounding, lay_out, loss_sum, pointers, refinement
 from train.data import draw, split_of
 from train.evaluate import accuracy, held_out
 from train.files import atomic_write
@@ -79,7 +79,7 @@ DIFFICULTY: tuple[tuple[float, tuple[float, ...], float, float], ...] = (
     (0.15, (1, 1, 0, 0, 0), 0.2, 0.4),
     (0.30, (1, 3, 2, 0, 0), 0.1, 0.2),
     (0.475, (1, 6, 4, 2, 2), 0.05, 0.1),
-    (0.55, (1, 6, 3, 1, 1), 0.03, 0.5),
+    (0.68, (1, 6, 3, 1, 1), 0.03, 0.45),
     (1.01, (0.5, 6, 4, 2, 2), 0.03, 0.08),
 )
 
@@ -110,12 +110,14 @@ def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: floa
         questions = [other for other in others if other.kind != "recall"]
         problems = [main, *rng.sample(questions, min(len(questions), options.questions - 1))]
         if progress < options.stage1:
-            branches = [grounding(p, vocabulary, progress / options.stage1, options.deep) for p in problems]
+            deep = options.deep
+            branches = [grounding(p, vocabulary, progress / options.stage1, deep) for p in problems]
         else:
             deep = 0.6 * options.deep * (1 - 0.8 * (progress - options.stage1) / (1 - options.stage1))
             branches = [refinement(p, vocabulary, deep) for p in problems]
         branches += [direct(p, vocabulary) for p in recalls]
-        sample = Sample(vocabulary.encode(main.facts), branches)
+        facts = vocabulary.encode(main.facts)
+        sample = Sample(facts, branches, pointers(main, facts, vocabulary, 0.4 * deep))
         positions += sample.length
         if options.control:
             sample = Sample(sample.facts, [CONTROLS[options.control](p, vocabulary) for p in problems + recalls])

@@ -20,7 +20,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
-from train.lexicon import words
+from train.lexicon import COLOURS, ITEMS, NAMES, words
 from train.problems import MAX_VALUE
 
 END_OF_TEXT, BEGIN, MEMORY, END = "<|endoftext|>", "<|rim_begin|>", "<|rim_memory|>", "<|rim_end|>"
@@ -104,6 +104,13 @@ class Vocabulary:
     def block(self) -> list[int]:
         """One memory block of two memory tokens: ``<b> <m> <m> </b>``."""
         return [self.ids[BEGIN], self.ids[MEMORY], self.ids[MEMORY], self.ids[END]]
+
+    @cached_property
+    def entities(self) -> dict[int, int]:
+        """Tokens that name somebody or something in particular (people, colours, single things), in either form, to the
+        form with a leading space."""
+        names = (*NAMES, *COLOURS, *(one for one, _ in ITEMS))
+        return {self.ids[form]: self.ids[SPACE + name] for name in names for form in (name, SPACE + name)}
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text of the closed language, equal to the full tokenizer's. Raises KeyError for an unknown word."""
