@@ -228,6 +228,8 @@ def _bar() -> Iterator[Any]:
 def _words(progress: Progress) -> str:
     if progress.timing:
         return "times"
+    if not any(progress.asked.values()):
+        return "asking"
     names = {"rim": "blocks", "cot": "thoughts"}
     return " · ".join(
         f"{names.get(name, name)} {100 * progress.right[name] / n:.1f} %" for name, n in progress.asked.items() if n
@@ -261,7 +263,7 @@ def _print(
         console.out()
         for line in report.remarks(summary):
             console.out(line)
-        console.out(f"All answers: {record.path}")
+        console.out(console.one_line(f"All answers: {record.path}"))
     for notice in dict.fromkeys(notices):
         console.remark(f"Note: {notice}")
     return 0

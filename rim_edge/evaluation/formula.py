@@ -54,7 +54,9 @@ def same(left: Any, right: Any) -> bool:
         if left == right:
             return True
         names = sorted(left.free_symbols | right.free_symbols, key=str)
-        points = [{name: sympy.Rational(7 * k + 3 * i + 5, 11 + i) for i, name in enumerate(names)} for k in range(4)]
+        points = [
+            {name: sympy.Float(7 * k + 3 * i + 5, 60) / (11 + i) for i, name in enumerate(names)} for k in range(4)
+        ]
         return all(_near(left - right, point, scale=right) for point in (points if names else [{}]))
     except (ArithmeticError, ValueError, TypeError, AttributeError, RecursionError, MemoryError) as error:
         raise FormulaError(str(error)) from None
@@ -253,12 +255,13 @@ def _power(base: Any, exponent: Any) -> Any:
     if not size.is_finite:
         return base**exponent
     digits = 1.0
+    number = base.as_coeff_Mul()[0] if base.free_symbols else base  # (2x)^n is computed as 2^n x^n
     if not base.free_symbols:
         value = abs(sympy.N(base, 10))
         if value.is_finite and value > 0:
             digits = max(abs(float(sympy.log(value, 10))), 0.5)
-        if base.is_Rational:
-            digits = max(digits, len(str(base.p)), len(str(base.q)))
+    if number.is_Rational:
+        digits = max(digits, len(str(number.p)), len(str(number.q)))
     if float(size) * digits > _MOST_DIGITS:
         raise FormulaError("a power too large")
     return base**exponent
