@@ -227,6 +227,17 @@ def test_a_file_of_llama_cpp_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(matrix.means()[name], [0, 0.5, 1, 1.5, 1, 1, 1, 1, 2, 2.25, 2.5, 2.75])
 
 
+def test_a_file_without_facts_is_read(tmp_path: Path) -> None:
+    values = {"blk.0.ffn_up.weight.in_sum2": ones(1, 4), "blk.0.ffn_up.weight.counts": ones(1, 1)}
+    theirs = write_imatrix(tmp_path / "theirs.gguf", values)
+    data = theirs.read_bytes().replace(b"imatrix.datasets", b"imatrix.datasetz")
+    theirs.write_bytes(data)
+    matrix = ImportanceMatrix.load(theirs)
+    assert matrix.datasets == () and matrix.in_sum2.keys() == {"blk.0.ffn_up.weight"}
+    matrix.save(tmp_path / "ours.gguf")
+    assert ImportanceMatrix.load(tmp_path / "ours.gguf").datasets == ("unknown",)
+
+
 def test_a_saved_matrix_is_read_back(path: Path, tmp_path: Path) -> None:
     matrix = collect_importance(path, PROBLEMS, n_threads=1)
     matrix.save(tmp_path / "a.gguf")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import gguf
 import numpy as np
@@ -83,13 +83,14 @@ class ImportanceMatrix:
             if len(counts[name]) not in (1, len(value)) or not _usable(value) or not _usable(counts[name]):
                 raise ModelFileError(f"{path} is damaged: the values of {name!r} are no sums of squares and counts")
             counts[name] = np.broadcast_to(counts[name], (len(value),)).copy()
-        datasets = cast(Any, head.metadata.get("imatrix.datasets", ()))
+        datasets = head.metadata.get("imatrix.datasets")
+        texts = [datasets[i] for i in range(len(datasets))] if isinstance(datasets, _native.StringArray) else []
         return cls(
             sums,
             counts,
             _integer(head.metadata, "imatrix.chunk_count"),
             _integer(head.metadata, "imatrix.chunk_size"),
-            tuple(datasets[i].decode("utf-8", "replace") for i in range(len(datasets))),
+            tuple(text.decode("utf-8", "replace") for text in texts),
         )
 
     def save(self, path: Path, force: bool = False) -> None:
