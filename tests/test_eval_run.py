@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -337,3 +339,13 @@ def test_no_space_leaves_whole_lines(
     assert raw.endswith(b"\n") and [json.loads(line) for line in raw.splitlines()]
     monkeypatch.undo()
     assert evaluate(model, data, output)["questions"] == len(ROWS)
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = (
+        "import sys, rim_edge.cli.eval\n"
+        "from rim_edge.evaluation import report, run, summary\n"
+        "print(sorted({'torch', 'sympy', 'matplotlib', 'lm_eval', 'gguf'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
