@@ -117,21 +117,21 @@ def test_a_pass_is_bound_by_operations_or_by_bytes() -> None:
             pass
 
         def operations(self, work: Pass) -> float:
-            return 4000.0 * work.n_tokens
+            return 6000.0 * work.n_tokens
 
         def bytes(self, work: Pass) -> float:
             return 1000.0
 
-    assert LIMITS.peak == (BLAS, 2000.0) and LIMITS.bandwidth == 100.0
+    assert LIMITS.peak == (BLAS, 3000.0) and LIMITS.bandwidth == 100.0
     assert LIMITS.seconds(Sizes(), [text_pass(1)]) == 10.0  # bytes: 1000 / 100
-    assert LIMITS.seconds(Sizes(), [text_pass(10)]) == 20.0  # operations: 40000 / 2000
+    assert LIMITS.seconds(Sizes(), [text_pass(10)]) == 20.0  # operations: 60000 / 3000
     assert LIMITS.seconds(Sizes(), [text_pass(1), text_pass(10)]) == 30.0
 
 
 def test_two_measurements_become_one() -> None:
     both = LIMITS.more(LIMITS)
     assert both.memory_rates == [50.0, 50.0] and both.products[BLAS] == [1000.0, 3000.0, 2000.0] * 2
-    assert both.to_dict()["peak"] == {"kind": BLAS, "operations_per_s": 2000.0}
+    assert both.to_dict()["peak"] == {"kind": BLAS, "operations_per_s": 3000.0}
 
 
 def test_limits_are_measured_for_the_types_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:

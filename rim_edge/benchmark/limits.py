@@ -17,7 +17,6 @@ from typing import Any
 from rim_edge import _native, memory
 from rim_edge.benchmark import machine
 from rim_edge.benchmark.child import Child
-from rim_edge.benchmark.statistics import summarize
 from rim_edge.benchmark.work import Pass, Work
 from rim_edge.errors import OptionError, UnsupportedError
 
@@ -58,15 +57,13 @@ class Limits:
 
     @property
     def bandwidth(self) -> float:
-        """Bytes per second over as many bytes as the weights have."""
-        return summarize(self.model_rates).median
+        """Bytes per second over as many bytes as the weights have: the fastest sample, since it is a limit."""
+        return max(self.model_rates)
 
     @property
     def peak(self) -> tuple[str, float]:
-        """The fastest kind of product, and its operations per second."""
-        return max(
-            ((kind, summarize(rates).median) for kind, rates in self.products.items()), key=lambda entry: entry[1]
-        )
+        """The fastest kind of product, and its operations per second in the fastest sample."""
+        return max(((kind, max(rates)) for kind, rates in self.products.items()), key=lambda entry: entry[1])
 
     def seconds(self, work: Work, passes: Sequence[Pass]) -> float:
         """Least time that ``passes`` take on this machine: each is bound by its operations or by its bytes."""
