@@ -38,6 +38,10 @@ def svg(panel: Panel) -> str:
     parts.append(f'<text class="label" transform="translate(14 {middle}) rotate(-90)" '
                  f'text-anchor="middle">{escape(panel.y_label)}</text>')  # fmt: skip
 
+    if panel.reference:
+        x, name = x_at(panel.reference[1]), escape(panel.reference[0])
+        parts.append(f'<line class="reference" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>')
+        parts.append(f'<text class="tick" x="{x - 4:.1f}" y="{_TOP + 12}" text-anchor="end">{name}</text>')
     places = [(x_at(point.x), y_at(panel.scaled(point.y))) for point in panel.points]
     front = sorted(place for place, point in zip(places, panel.points, strict=True) if point.on_front)
     if len(front) > 1:

@@ -23,7 +23,8 @@ Prompts = Callable[[Sequence[Problem]], list[list[int]]]
 def reference_rows(runner: Runner, problems: Sequence[Problem], prompts: Prompts, file: RowFile, done: Advance) -> None:
     """Fill ``file`` with the reference's own answers."""
     for part in _batches(problems, len(file.rows), runner.batch):
-        tokens, own = prompts(part), {}
+        tokens = prompts(part)
+        own: dict[Target, Given] = {}
         for depth in runner.passes:
             own |= runner.think(tokens, depth).answers()
         file.append([_row(problem, runner, own, lane, {}) for lane, problem in enumerate(part)])

@@ -28,6 +28,7 @@ svg { width: 100%; height: auto; }
 svg text { fill: var(--ink); font: 12px system-ui, sans-serif; } svg .title { font-weight: 600; font-size: 13px; }
 svg .tick, svg .label { fill: var(--dim); font-size: 11px; } svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .front { fill: none; stroke: var(--best); stroke-width: 1.5; stroke-dasharray: 4 3; }
+svg .reference { stroke: var(--dim); stroke-dasharray: 2 3; }
 svg .bar { stroke: var(--dim); stroke-width: 1.2; } svg .best { fill: var(--best); }
 svg .other { fill: var(--paper); stroke: var(--dim); stroke-width: 1.5; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
@@ -54,8 +55,8 @@ def page(report: dict[str, Any]) -> str:
         '<div class="charts">',
         *[f"<figure>{svg(panel)}</figure>" for panel in panels(entries)],
         "</div>",
-        '<p class="dim">Filled and joined: the Pareto front (no other type is both cheaper and better). Square: the '
-        "unquantized reference. Bars: 95 % intervals.</p>",
+        '<p class="dim">Filled and joined: the Pareto front (no other type is both cheaper and better). Square, '
+        "or dotted line where its divergence of 0 has no place: the unquantized reference. Bars: 95 % intervals.</p>",
         *_quality(entries, report["floor"]),
         *_readouts(entries),
         *_speed(entries),

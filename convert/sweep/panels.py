@@ -32,10 +32,11 @@ class Panel:
     y_label: str
     log: bool
     points: list[Point] = field(default_factory=list)
+    reference: tuple[str, float] | None = None  # name and x of the reference, where its y is not on the axis
 
     def limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """Ranges of x and y that hold every point and its bar, with a margin; y in log10 where ``log``."""
-        xs = [point.x for point in self.points]
+        xs = [point.x for point in self.points] + ([self.reference[1]] if self.reference else [])
         ys = [self.scaled(value) for point in self.points for value in (point.low, point.y, point.high)]
         return _wider(min(xs), max(xs), 0.12), _wider(min(ys), max(ys), 0.1)
 
@@ -54,10 +55,10 @@ def panels(entries: Sequence[Entry]) -> list[Panel]:
     if not any((entry.get("speed") or {}).get("ttft_rim_ms") for entry in entries):
         costs[1] = ("Time to the first token", "TTFT, ms", ttft_of)
     for title, x_label, cost in costs:
-        found.append(
-            Panel(f"{title} against divergence", x_label, "mean KL divergence, nats (lower is better)", True,
-                  _points(entries, cost, divergence_of, _divergence_bar, True))
-        )  # fmt: skip
+        points = _points(entries, cost, divergence_of, _divergence_bar, True)
+        lines = [(entry["type"], x) for entry in entries if entry["reference"] and (x := cost(entry)) is not None]
+        y_label = "mean KL divergence, nats (lower is better)"
+        found.append(Panel(f"{title} against divergence", x_label, y_label, True, points, lines[0] if lines else None))
     for title, x_label, cost in costs:
         found.append(
             Panel(f"{title} against accuracy", x_label, "right at the last readout, % (higher is better)", False,

@@ -22,7 +22,7 @@ def picture(entries: list[Entry], title: str) -> bytes | None:
     columns = max(1, min(2, len(shown)))
     rows = max(1, -(-len(shown) // columns))
     figure = Figure(figsize=(6.4 * columns, 4.6 * rows + 0.5), dpi=120, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12)
     axes = [figure.add_subplot(rows, columns, i + 1) for i in range(len(shown))]
     for axis, panel in zip(axes, shown, strict=True):
@@ -47,6 +47,11 @@ def _draw(axis: Any, panel: Panel) -> None:
     axis.tick_params(labelsize=8)
     axis.grid(color=_GRID, linewidth=0.7)
     axis.set_axisbelow(True)
+    if panel.reference:
+        name, x = panel.reference
+        axis.axvline(x, color=_OTHER, linewidth=0.9, linestyle=":")
+        axis.annotate(name, (x, 1), xytext=(-3, -3), textcoords="offset points", fontsize=8, color=_OTHER, ha="right",
+                      va="top", annotation_clip=False, xycoords=("data", "axes fraction"))  # fmt: skip
     front = sorted((point.x, panel.scaled(point.y)) for point in panel.points if point.on_front)
     axis.plot([x for x, _ in front], [y for _, y in front], color=_BEST, linewidth=1.2, linestyle="--")
     for point in panel.points:

@@ -122,7 +122,7 @@ def identity(
         if calibration is None
         else {
             "from": "matrix" if calibration.matrix else "calibration",
-            "sha256": matrix,
+            "from_sha256": matrix,
             "slot_weight": None if calibration.matrix else calibration.slot_weight,
             "text_only": None if calibration.matrix else calibration.text_only,
         },

@@ -44,9 +44,7 @@ def quality(rows: Sequence[Row], reference: Sequence[Row], suite: str | None = N
     result["answer_agreement"] = result["readouts"][-1].get("answer_agreement")
     if blocks[-1] > 0:
         for name, pick in _selections(rows).items():
-            result.setdefault("selections", {})[name] = _compared(
-                rows, reference, lambda readouts, pick=pick: pick(readouts)["right"], is_reference
-            )
+            result.setdefault("selections", {})[name] = _compared(rows, reference, pick, is_reference)
         result["any_block"] = _compared(
             rows, reference, lambda readouts: _any(r["right"] for r in readouts if r["block"] > 0), is_reference
         )
@@ -126,8 +124,8 @@ def _any(values: Any) -> bool | None:
     return None if None in values else any(values)
 
 
-def _selections(rows: Sequence[Row]) -> dict[str, Callable[[Readouts], dict[str, Any]]]:
-    """Every selection that the model can do, as a function that picks a readout."""
+def _selections(rows: Sequence[Row]) -> dict[str, Callable[[Readouts], bool | None]]:
+    """Every selection that the model can do, as a function that tells whether the readout it picks is right."""
     readouts = [readout for row in rows for readout in row["readouts"] if readout["block"] > 0]
     names = ["final", "confidence"]
     if any(readout["value"] is not None for readout in readouts):
@@ -137,13 +135,14 @@ def _selections(rows: Sequence[Row]) -> dict[str, Callable[[Readouts], dict[str,
     return {name: _picker(name) for name in names}
 
 
-def _picker(name: str) -> Callable[[Readouts], dict[str, Any]]:
-    def pick(readouts: Readouts) -> dict[str, Any]:
+def _picker(name: str) -> Callable[[Readouts], bool | None]:
+    def pick(readouts: Readouts) -> bool | None:
         inside = [readout for readout in readouts if readout["block"] > 0]
         known = [
             Readout(r["block"], "", 0, 0.0, 0.0, r["probe"], r["text"], r["value"], r["confidence"]) for r in inside
         ]
-        return inside[choose(name, known)]
+        right: bool | None = inside[choose(name, known)]["right"]
+        return right
 
     return pick
 

@@ -149,10 +149,10 @@ class Sweep:
         if self._files.matrix is None:
             return None
         return {
+            **self._identity["importance"],
             "sha256": self._files.matrix.sha256,
             "chunk_count": self._files.matrix.chunk_count,
             "datasets": list(self._files.matrix.datasets),
-            **self._identity["importance"],
         }
 
     # ---- answers ----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -54,20 +54,20 @@ class SlotRows:
         self._offset = int(tensor.offset)
         self.rows = np.stack([self._at(path)[token] for token in self.ids]).copy()
 
-    def _at(self, path: Path, mode: str = "r") -> npt.NDArray[np.float32]:
-        n_rows = max(self.ids) + 1
-        return np.memmap(path, dtype="<f4", mode=mode, offset=self._offset, shape=(n_rows, self._width))  # type: ignore[call-overload, no-any-return]
+    def _at(self, path: Path, mode: Literal["r", "r+"] = "r") -> np.memmap[Any, np.dtype[np.float32]]:
+        shape = (max(self.ids) + 1, self._width)
+        return np.memmap(path, dtype=np.float32, mode=mode, offset=self._offset, shape=shape)
 
     def as_type(self, kind: str) -> npt.NDArray[np.float32]:
         """The rows as ``kind`` leaves them. Raises OptionError where the width does not fit the type."""
-        return _native.round_trip(kind, self.rows)
+        return np.asarray(_native.round_trip(kind, self.rows), np.float32)
 
     def write(self, path: Path, rows: npt.NDArray[np.float32]) -> None:
         """Put ``rows`` into ``path``, a copy of the file. Raises OSError."""
         place = self._at(path, "r+")
         for token, row in zip(self.ids, rows, strict=True):
             place[token] = row
-        place.flush()  # type: ignore[attr-defined]
+        place.flush()
 
 
 def measure_slots(

@@ -35,7 +35,7 @@ def take_round(
 
     def turn(path: Path) -> Callable[[int], Sample]:
         def take(_: int) -> Sample:
-            options = {"cache_type": settings.cache_type, "flash_attention": settings.flash_attention}
+            options: dict[str, Any] = {"cache_type": settings.cache_type, "flash_attention": settings.flash_attention}
             with FileChild(path, questions, n_threads=settings.n_threads, **options) as child:
                 sample = child.sample(number)
             told[0] += 1
