@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from rim_edge import _native, loop
-from rim_edge.backends.base import BackendSession, Decoded, LoadOptions, OnText, Sampling
+from rim_edge.backends.base import BackendSession, Decoded, LoadOptions, Sampling
 from rim_edge.backends.gguf import GgufBackend, GgufSession
 from rim_edge.benchmark import machine, questions
 from rim_edge.context import Context
@@ -214,16 +214,9 @@ class _Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
 
-    def decode(
-        self,
-        targets: Sequence[tuple[int, int]],
-        sampling: Sampling,
-        max_tokens: int,
-        stop: Sequence[str] = (),
-        on_text: OnText | None = None,
-    ) -> Sequence[Decoded]:
+    def decode(self, *arguments: Any) -> Sequence[Decoded]:
         self.began = time.perf_counter()
-        self.decoded = self._session.decode(targets, sampling, max_tokens, stop, on_text)
+        self.decoded = self._session.decode(*arguments)
         return self.decoded
 
 
