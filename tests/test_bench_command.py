@@ -82,6 +82,16 @@ def test_a_model_without_blocks_is_measured_without_them(tmp_path: Path) -> None
     assert "Left out: memory blocks: the model has no" in "\n".join(line for line, _ in report.lines(found))
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", "gemma3", "mamba"])
+def test_models_of_every_kind_are_measured(tmp_path: Path, architecture: str) -> None:
+    found = measured(make_model(tmp_path / "tiny.gguf", architecture), "--rounds", 1, *QUICK)
+    keys = [case["key"] for case in found["cases"]]
+    blocks = architecture != "mamba"
+    assert [key in keys for key in ANSWERS] == [True, blocks, blocks, True]
+    assert {"second_turn.reused", "second_turn.anew", "prefill.16.1", "decode.2.1", "process"} <= set(keys)
+    assert [reason.split(":")[0] for reason in found["left_out"]] == ([] if blocks else ["memory blocks"])
+
+
 def test_a_peer_runs_in_turn_and_every_pair_gives_a_ratio(tmp_path: Path) -> None:
     found = measured(make_model(tmp_path / "tiny.gguf"), "--rounds", 1, "--compare", "llama-cpp-python", *QUICK)
     cases = {case["key"]: case for case in found["cases"]}
