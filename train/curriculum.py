@@ -38,8 +38,8 @@ from train.tokenizer import Vocabulary
 BLOCK_COUNT = 8  # K
 BLOCK_SIZE = 2  # M
 DIRECT_WEIGHT = 0.1  # weight of readout 0 (no block) in the samples that carry it
-DEEP_OFFSET = 4  # step t is to be known after DEEP_OFFSET + t layers
-POINTER_LAYER = 2  # whom a sentence is about is to be known after so many layers
+DEEP_OFFSET = 5  # step t is to be known after DEEP_OFFSET + t layers
+POINTER_LAYER = 3  # after so many layers it is to be known to whom a sentence refers, one higher whom it is about
 POINTED = ("relations", "relations-in-order", "shop", "lookup")  # kinds whose sentences name their subject first
 
 
@@ -151,25 +151,29 @@ def deep_taps(problem: Problem, asked: list[int], vocabulary: Vocabulary, weight
     if problem.kind in POINTED:
         named = [vocabulary.entities[token] for token in asked if token in vocabulary.entities]
         if len(named) == 1:
-            taps.append(Tap(POINTER_LAYER + 1, len(asked) - 1, named[0], weight))
+            taps.append(Tap(POINTER_LAYER, len(asked) - 1, named[0], weight))
     return taps
 
 
 def pointers(problem: Problem, facts: list[int], vocabulary: Vocabulary, weight: float) -> list[Tap]:
-    """At the end of every sentence of the facts: whom it is about, and a layer higher to whom it refers."""
+    """At every number of the facts: whom its sentence is about. At the end of a sentence: to whom it refers, and a layer
+    higher whom it is about."""
     taps: list[Tap] = []
     if problem.kind not in POINTED or weight <= 0:
         return taps
     stop = vocabulary.ids["."]
+    digits = {vocabulary.ids[str(digit)] for digit in range(10)}
     named: list[int] = []
     for place, token in enumerate(facts):
         if token in vocabulary.entities:
             named.append(vocabulary.entities[token])
+        elif token in digits and named and facts[place + 1] not in digits:
+            taps.append(Tap(POINTER_LAYER, place, named[0], weight))
         elif token == stop:
             if named:
-                taps.append(Tap(POINTER_LAYER, place, named[0], weight))
+                taps.append(Tap(POINTER_LAYER + 1, place, named[0], weight))
             if len(named) == 2:
-                taps.append(Tap(POINTER_LAYER + 1, place, named[1], weight))
+                taps.append(Tap(POINTER_LAYER, place, named[1], weight))
             named = []
     return taps
 

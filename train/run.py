@@ -79,7 +79,7 @@ DIFFICULTY: tuple[tuple[float, tuple[float, ...], float, float], ...] = (
     (0.15, (1, 1, 0, 0, 0), 0.2, 0.4),
     (0.30, (1, 3, 2, 0, 0), 0.1, 0.2),
     (0.475, (1, 6, 4, 2, 2), 0.05, 0.1),
-    (0.68, (1, 6, 3, 1, 1), 0.03, 0.45),
+    (0.77, (1, 6, 3, 1, 1), 0.03, 0.45),
     (1.01, (0.5, 6, 4, 2, 2), 0.03, 0.08),
 )
 
@@ -117,7 +117,7 @@ def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: floa
             branches = [refinement(p, vocabulary, deep) for p in problems]
         branches += [direct(p, vocabulary) for p in recalls]
         facts = vocabulary.encode(main.facts)
-        sample = Sample(facts, branches, pointers(main, facts, vocabulary, 0.4 * deep))
+        sample = Sample(facts, branches, pointers(main, facts, vocabulary, 0.8 * deep))
         positions += sample.length
         if options.control:
             sample = Sample(sample.facts, [CONTROLS[options.control](p, vocabulary) for p in problems + recalls])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -152,6 +153,25 @@ def test_a_stopped_conversion_leaves_nothing(smollm: Path, tmp_path: Path) -> No
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and said.strip() == "to_onnx: interrupted, nothing was written"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("room", [50_000, 500_000])  # full while the source is written, and while the graph is
+def test_a_full_disk_leaves_the_old_folder(smollm: Path, tmp_path: Path, room: int) -> None:
+    shutil.copytree(smollm / "onnx", tmp_path / "onnx")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "onnx").iterdir()}
+    largest = (smollm / "hf" / "model.safetensors").stat().st_size
+    limit = room if room < largest else largest + 1000
+    done = subprocess.run(
+        [sys.executable, "-m", "rim_edge.convert.to_onnx", str(smollm / "hf"), "-o", "onnx", "--force"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("to_onnx: ") and done.stderr.count("\n") == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["onnx"]
+    assert {file.name: file.read_bytes() for file in (tmp_path / "onnx").iterdir()} == before
 
 
 def test_memory_tokens_are_special_in_the_tokenizer(smollm: Path) -> None:
