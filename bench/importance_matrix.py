@@ -4,9 +4,10 @@
 
 MODEL is an F32, F16 or BF16 file with memory blocks. The matrices come from ``--calibrate`` training problems
 (``train/data.py``), the comparison from ``-n`` test problems. For each file: mean divergence (KL, nats, with its
-standard error) of the next token from what MODEL says, at the first token of every readout and, after the last block,
-along the given answer; and how often the most probable token is the same. The same tokens run through both models in
-one plain pass, so nothing is sampled. ``--accuracy`` also asks: greedy answers of the last readout that are right.
+standard error over problems) of the next token from what MODEL says, at the first token of every readout and, after the
+last block, along the given answer; how often the most probable token is the same; and the difference to another matrix,
+problem by problem. The same tokens run through both models in one plain pass, so nothing is sampled. ``--accuracy``
+also asks: greedy answers of the last readout that are right.
 """
 
 from __future__ import annotations
@@ -40,20 +41,28 @@ Rows = npt.NDArray[np.float32]
 
 @dataclass
 class Distance:
-    """Divergences of single next-token distributions, and whether their most probable token is the same."""
+    """Divergence and agreement of next-token distributions, each a mean over the places in one problem."""
 
     kl: list[float] = field(default_factory=list)
-    same: list[bool] = field(default_factory=list)
+    same: list[float] = field(default_factory=list)
 
     def add(self, reference: Rows, other: Rows) -> None:
-        """``[n_rows, n_vocab]`` logits of both models at the same places."""
+        """``[n_rows, n_vocab]`` logits of both models at the same places of a problem."""
         p, q = (log_softmax(rows) for rows in (reference, other))
-        self.kl += (np.exp(p) * (p - q)).sum(-1).tolist()
-        self.same += (reference.argmax(-1) == other.argmax(-1)).tolist()
+        self.kl.append(float((np.exp(p) * (p - q)).sum(-1).mean()))
+        self.same.append(float((reference.argmax(-1) == other.argmax(-1)).mean()))
 
     def __str__(self) -> str:
-        error = statistics.stdev(self.kl) / len(self.kl) ** 0.5
-        return f"{statistics.mean(self.kl):8.5f} ± {error:.5f} {100 * statistics.mean(self.same):5.1f} %"
+        return f"{mean_and_error(self.kl)} {100 * statistics.mean(self.same):5.1f} %"
+
+    def against(self, base: Distance) -> str:
+        """Difference of the divergences, problem by problem."""
+        return mean_and_error([mine - other for mine, other in zip(self.kl, base.kl, strict=True)], "+")
+
+
+def mean_and_error(values: Sequence[float], sign: str = "") -> str:
+    """Mean and standard error of independent values."""
+    return f"{statistics.mean(values):{sign}8.5f} ± {statistics.stdev(values) / len(values) ** 0.5:.5f}"
 
 
 def log_softmax(rows: Rows) -> npt.NDArray[np.float64]:
@@ -117,9 +126,11 @@ def main() -> None:
     print(f"{arguments.model.name}: {len(train)} problems calibrate, {len(test)} compare, {spec.block_count} blocks")
     if arguments.accuracy:
         print(f"accuracy of the source: {100 * accuracy(arguments.model, questions, expected, threads):.1f} %")
-    print(f"{'type':8} {'matrix':24} {'bits':>5}  first tokens: KL, same token   answer: KL, same token")
+    columns = f"{'first tokens: KL, same token':30}{'answer: KL, same token':31}first tokens, paired"
+    print(f"{'type':8} {'matrix':24} {'bits':>5}   {columns}")
     with tempfile.TemporaryDirectory() as folder:
         for kind in arguments.types:
+            bases: dict[str, Distance] = {}
             for name, matrix in matrices.items():
                 made = quantize_file(arguments.model, Path(folder) / "q.gguf", Recipe(kind), matrix, n_threads=threads)
                 model = _native.Model(str(made.path))
@@ -130,6 +141,9 @@ def main() -> None:
                     answer.add(along, rows[1])
                 model.close()
                 line = f"{kind:8} {name:24} {made.bits_per_weight:5.2f}  {first}   {answer}"
+                base = "none" if name == "text alone" else "text alone"
+                line += f"   {first.against(bases[base])} against {base}" if base in bases else " " * 3
+                bases[name] = first
                 if arguments.accuracy:
                     line += f"   right {100 * accuracy(made.path, questions, expected, threads):.1f} %"
                 print(line, flush=True)
