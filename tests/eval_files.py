@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+#: the answers are some of those that the test model gives: directly, after block 2, 2, 3, 3 and 4
 ROWS = [
-    {"question": "Tom has 1 apples and 2 apples", "answer": "a"},
-    {"question": "how many apples has Tom", "answer": "1 and 1\n#### e"},
-    {"question": "the apples and the apples", "answer": "i"},
-    {"question": "Tom has the apples", "answer": "o"},
-    {"question": "many apples, how many", "answer": "s"},
-    {"question": "1 2 1 2", "answer": "t"},
+    {"question": "Tom has 1 apples and 2 apples", "answer": "n"},
+    {"question": "how many apples has Tom", "answer": "1 and 1\n#### a"},
+    {"question": "the apples and the apples", "answer": "t"},
+    {"question": "Tom has the apples", "answer": "l"},
+    {"question": "many apples, how many", "answer": "y"},
+    {"question": "1 2 1 2", "answer": "m"},
 ]
 
 

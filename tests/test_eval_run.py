@@ -66,6 +66,7 @@ def test_every_way_to_answer(whole: tuple[Path, Any]) -> None:
     assert summary["questions"] == len(ROWS) and summary["final"] == "block_4" and summary["depth"] == 4
     assert {name: mode["right"] for name, mode in summary["modes"].items()} == count_right(output)
     assert summary["timed"] == 2
+    assert summary["modes"]["any_block"]["right"] > 1 and 0 < summary["modes"]["block_4"]["right"] < len(ROWS)
     for name, mode in summary["modes"].items():
         assert ("latency" in mode) == (name != "any_block")
         assert set(mode["against"]) == {"direct", "final"} - {"direct" if name == "direct" else ""} - (

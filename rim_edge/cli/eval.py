@@ -112,7 +112,9 @@ def eval(
             _remark_start(record, len(problems), missing)
             if not _run(model, problems, plan, settings, record):
                 return 130
-            return _print(record, problems, plan, [*model.notices, *plan.notices], missing, as_json)
+            # where there are no blocks the plan says why
+            own = [notice for notice in model.notices if plan.depth or "memory blocks" not in notice]
+            return _print(record, problems, plan, [*own, *plan.notices], missing, as_json)
 
 
 def _arguments(arguments: tuple[str, ...]) -> tuple[str, str]:
@@ -258,12 +260,9 @@ def _print(
         _draw(report.accuracy_table(summary))
         times = report.time_table(summary)
         if times is not None:
-            console.out()
             _draw(times)
-        console.out()
-        for line in report.remarks(summary):
-            console.out(line)
-        console.out(console.one_line(f"All answers: {record.path}"))
+        for line in [*report.remarks(summary), f"All answers: {record.path}"]:
+            console.remark(line, err=False)
     for notice in dict.fromkeys(notices):
         console.remark(f"Note: {notice}")
     return 0
@@ -276,14 +275,17 @@ def _draw(table: Table) -> None:
         right = "l" + "r" * (len(table.header) - 1)
         for line in console.table(table.header, table.rows, right=right):
             console.out(line)
+        console.out()
         return
     from rich import box
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    drawn = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn = RichTable(
+        title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
     for i, name in enumerate(table.header):
-        drawn.add_column(name, justify="right" if i else "left", no_wrap=True)
+        drawn.add_column(name, justify="right" if i else "left", overflow="fold")
     for row in table.rows:
         drawn.add_row(*map(console.one_line, row))
     Console(markup=False, highlight=False).print(drawn)

@@ -21,14 +21,14 @@ class Table:
 def label(mode: str, summary: Summary) -> str:
     """What a mode is called in a table."""
     if mode.startswith("block_"):
-        return f"block {mode[6:]}{' (final)' if mode == summary['final'] else ''}"
+        return f"block {mode[6:]}{' final' if mode == summary['final'] else ''}"
     return {
         "any_block": "any block",
         "cot": "chain of thought",
         "auto": "auto depth",
-        "vote": "select vote",
-        "confidence": "select confidence",
-        "probe": "select probe",
+        "vote": "by vote",
+        "confidence": "by confidence",
+        "probe": "by probe",
     }.get(mode, mode)
 
 
@@ -38,14 +38,14 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def p_value(p: float) -> str:
-    """Two digits, or ``<0.0001``."""
-    return "<0.0001" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"
+    """Two digits that count, or ``<1e-4``."""
+    return "<1e-4" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"
 
 
 def accuracy_table(summary: Summary) -> Table:
     """Accuracy of each way to answer, and its paired differences."""
     n = summary["questions"]
-    header = ["", "right", "accuracy %", "95 %", "vs direct", "p"]
+    header = ["", "right", "%", "95 %", "vs direct", "p"]
     blocks = bool(summary["depth"])
     rows = []
     for name, mode in summary["modes"].items():
@@ -75,8 +75,8 @@ def time_table(summary: Summary) -> Table | None:
                 "" if cut is None else percent(cut, 0),
             )
         )
-    header = ("", "TTFT ms", "quartiles", "answer ms", "quartiles", "slots", "tokens", "cut %")
-    title = f"Time of one question at a time, median of {summary['timed']}"
+    header = ("", "TTFT", "quartiles", "answer", "quartiles", "slots", "tokens", "cut %")
+    title = f"Milliseconds of one question at a time, median of {summary['timed']}"
     return Table(title, header, rows) if rows else None
 
 
