@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +64,14 @@ def test_a_child_that_dies_is_named_with_its_last_words() -> None:
             child.call("die")
         with pytest.raises(ChildEndedError):
             child.call("add", n=1)
+
+
+def test_files_in_the_current_folder_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    with counter() as child:
+        assert child.call("add", n=1) == 1
 
 
 def test_no_process_outlives_close() -> None:

@@ -26,9 +26,9 @@ from rim_edge.errors import BackendError, RimError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-#: the child first takes the parent's places to import from, so that both see the same packages
+#: the child imports nothing from the current folder, and then takes the parent's places to import from
 _START = (
-    "import json, sys; first = json.loads(sys.stdin.readline()); sys.path[:] = first['path']; "
+    "import sys; sys.path.pop(0); import json; first = json.loads(sys.stdin.readline()); sys.path[:] = first['path']; "
     "from rim_edge.benchmark.child import serve; serve(first)"
 )
 _LAST_WORDS = 2000  # bytes of a dead child's standard error that are looked at
