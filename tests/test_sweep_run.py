@@ -185,11 +185,12 @@ def test_killed_and_run_again(source: Path, data: Path, tmp_path: Path) -> None:
     assert [path.name for path in killed.iterdir() if path.name.startswith(".")] == []
 
 
-def test_ctrl_c_keeps_what_is_finished(source: Path, data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+def test_ctrl_c_keeps_what_is_finished(source: Path, tmp_path: Path) -> None:
+    out, data = tmp_path / "out", tmp_path / "many.jsonl"
+    data.write_text("".join(f'{{"question": "Tom has {i} apples", "answer": "a"}}\n' for i in range(500)))
     command = [sys.executable, str(SCRIPT), source, "--data", data, "--out", out, "--types", "q8_0,q4_0", *FAST]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not (out / "types/q8_0/file.json").exists() and process.poll() is None:
+    while not (out / "types/q8_0/answers.jsonl").exists() and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
