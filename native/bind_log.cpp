@@ -34,7 +34,10 @@ class Callback {
             result = PyObject_CallFunction(function_, "iO", level, text);
             Py_DECREF(text);
         }
-        if (!result) {
+        if (!result && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+            PyErr_Clear();
+            PyErr_SetInterrupt();  // nothing can be raised from here: Ctrl-C is heard again after the call that logs
+        } else if (!result) {
             PyErr_WriteUnraisable(function_);
         }
         Py_XDECREF(result);
