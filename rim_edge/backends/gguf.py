@@ -215,7 +215,7 @@ class GgufBackend:
         return GgufSession(_native.Session(self._model, layout, options))
 
     def plain_logits(self, tokens: Sequence[int], rows: Sequence[int]) -> FloatArray:
-        """``[len(rows), n_vocab] float32``: logits at the places ``rows`` of a run of ``tokens`` in a context of its own."""
+        """``[len(rows), n_vocab] float32``: logits at ``rows`` of a run of ``tokens`` in a context of its own."""
         options = _native.SessionOptions(
             n_ctx=len(tokens),
             n_threads=self._options.n_threads or 0,
