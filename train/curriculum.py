@@ -38,6 +38,7 @@ from train.tokenizer import Vocabulary
 BLOCK_COUNT = 8  # K
 BLOCK_SIZE = 2  # M
 DIRECT_WEIGHT = 0.1  # weight of readout 0 (no block) in the samples that carry it
+BEHIND_WEIGHT = 0.5  # of a readout behind the last step, in stage 1
 DEEP_OFFSET = 5  # step t is to be known after DEEP_OFFSET + t layers
 POINTER_LAYER = 3  # after so many layers it is to be known to whom a sentence refers, one higher whom it is about
 POINTED = ("relations", "relations-in-order", "shop", "lookup")  # kinds whose sentences name their subject first
@@ -118,16 +119,27 @@ class Sample:
         return len(self.facts) + sum(branch.length for branch in self.branches)
 
 
-def grounding(problem: Problem, vocabulary: Vocabulary, s: float, deep_weight: float = 0.0) -> Branch:
-    """Stage 1: T blocks; readout t predicts the value of operation t."""
+def grounding(
+    problem: Problem, vocabulary: Vocabulary, s: float, deep_weight: float = 0.0, n_blocks: int | None = None
+) -> Branch:
+    """Stage 1: T blocks; readout t predicts the value of operation t.
+
+    With ``n_blocks`` above T (an addition to the paper) the readouts behind the last step predict the answer, so that
+    stage 2, where all K blocks always run, brings nothing that was never seen.
+    """
     n_steps = len(problem.values)
+    n_blocks = max(n_steps, n_blocks or 0)
     readouts = []
     for t, value in enumerate(problem.values, start=1):
         weight = lambda_t(t, n_steps, s)
         if weight > 0:
-            readouts.append(Readout(t, vocabulary.value(value)[: None if t == n_steps else 1], weight))
+            readouts.append(Readout(t, vocabulary.value(value)[:1], weight))
+    for k in range(n_steps + 1, n_blocks + 1):
+        readouts.append(Readout(k, vocabulary.value(problem.values[-1])[:1], BEHIND_WEIGHT))
+    last = readouts[-1]
+    readouts[-1] = Readout(last.k, vocabulary.value(problem.values[-1]), last.weight)
     asked = asked_of(problem, vocabulary)
-    return Branch(asked, n_steps, readouts, deep_taps(problem, asked, vocabulary, deep_weight))
+    return Branch(asked, n_blocks, readouts, deep_taps(problem, asked, vocabulary, deep_weight))
 
 
 def refinement(problem: Problem, vocabulary: Vocabulary, deep_weight: float = 0.0) -> Branch:
@@ -156,8 +168,8 @@ def deep_taps(problem: Problem, asked: list[int], vocabulary: Vocabulary, weight
 
 
 def pointers(problem: Problem, facts: list[int], vocabulary: Vocabulary, weight: float) -> list[Tap]:
-    """At every number of the facts: whom its sentence is about. At the end of a sentence: to whom it refers, and a layer
-    higher whom it is about."""
+    """Taps on the facts: at every number whom its sentence is about; at the end of a sentence to whom it refers, and a
+    layer higher whom it is about."""
     taps: list[Tap] = []
     if problem.kind not in POINTED or weight <= 0:
         return taps

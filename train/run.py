@@ -33,7 +33,18 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from train.curriculum import Branch, Sample, chain, direct, grounding, lay_out, loss_sum, pointers, refinement
+from train.curriculum import (
+    BLOCK_COUNT,
+    Branch,
+    Sample,
+    chain,
+    direct,
+    grounding,
+    lay_out,
+    loss_sum,
+    pointers,
+    refinement,
+)
 from train.data import draw, split_of
 from train.evaluate import accuracy, held_out
 from train.files import atomic_write
@@ -76,10 +87,9 @@ class Options:
 # up ("lookup": who has what).
 DIFFICULTY: tuple[tuple[float, tuple[float, ...], float, float], ...] = (
     (0.02, (1, 1, 0, 0, 0), 1.0, 0.0),
-    (0.15, (1, 1, 0, 0, 0), 0.2, 0.4),
-    (0.30, (1, 3, 2, 0, 0), 0.1, 0.2),
-    (0.475, (1, 6, 4, 2, 2), 0.05, 0.1),
-    (0.77, (1, 6, 3, 1, 1), 0.03, 0.45),
+    (0.10, (1, 1, 0, 0, 0), 0.15, 0.5),
+    (0.20, (1, 2, 1, 0, 0), 0.1, 0.2),
+    (0.35, (1, 4, 3, 1, 1), 0.05, 0.15),
     (1.01, (0.5, 6, 4, 2, 2), 0.03, 0.08),
 )
 
@@ -111,7 +121,7 @@ def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: floa
         problems = [main, *rng.sample(questions, min(len(questions), options.questions - 1))]
         if progress < options.stage1:
             deep = options.deep
-            branches = [grounding(p, vocabulary, progress / options.stage1, deep) for p in problems]
+            branches = [grounding(p, vocabulary, progress / options.stage1, deep, blocks_of(rng, p)) for p in problems]
         else:
             deep = 0.6 * options.deep * (1 - 0.8 * (progress - options.stage1) / (1 - options.stage1))
             branches = [refinement(p, vocabulary, deep) for p in problems]
@@ -129,6 +139,12 @@ def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: floa
             pieces.append([])
         pieces[-1].append(sample)
     return pieces
+
+
+def blocks_of(rng: random.Random, problem: Problem) -> int:
+    """How many blocks a problem gets in stage 1: often one per step, at times more, up to all."""
+    n_steps = len(problem.values)
+    return min(BLOCK_COUNT, n_steps + rng.choices((0, 1, 2, BLOCK_COUNT), (4, 3, 2, 1))[0])
 
 
 def lr_scale(progress: float, stage1: float) -> float:
@@ -193,8 +209,8 @@ class Run:
             "stage": self.stage,
         }
 
-    def save(self) -> None:
-        with atomic_write(self.folder / "checkpoint.pt") as stream:
+    def save(self, name: str = "checkpoint.pt") -> None:
+        with atomic_write(self.folder / name) as stream:
             torch.save(self.checkpoint(), stream)
 
     def _load(self) -> None:
@@ -308,6 +324,8 @@ def work(rank: int, options: Options, store_path: str) -> None:
         run.elapsed_s, stop = agree([run.elapsed_s, float(run.stop)])
         if run.stage == 1 and run.progress >= options.stage1:
             run.evaluate(problems)
+            if rank == 0:
+                run.save("stage1.pt")
             run.enter_stage_2()
         if stop or run.progress >= 1.0:
             break

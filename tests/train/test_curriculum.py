@@ -103,6 +103,15 @@ def test_grounding_gives_each_block_its_step(vocabulary: Vocabulary) -> None:
     assert branch.readouts[-1].tokens == vocabulary.value(made.values[-1])
 
 
+def test_blocks_behind_the_last_step_hold_the_answer(vocabulary: Vocabulary) -> None:
+    made = draw(random.Random(3), "train", 2)
+    branch = grounding(made, vocabulary, s=0.0, n_blocks=5)
+    first, answer = (vocabulary.value(value)[0] for value in made.values)
+    assert branch.n_blocks == 5
+    assert [(r.k, r.tokens[0]) for r in branch.readouts] == [(1, first), *((k, answer) for k in range(2, 6))]
+    assert [len(r.tokens) for r in branch.readouts] == [1, 1, 1, 1, 2]
+
+
 def test_early_steps_lose_their_supervision_first_and_the_answer_never() -> None:
     assert [lambda_t(t, 5, 0.0) for t in range(1, 6)] == [1.0] * 5
     later = [lambda_t(t, 5, 0.9) for t in range(1, 6)]
