@@ -53,7 +53,7 @@ def spec_of(vocabulary: Vocabulary, saved: dict[str, Any], probe: Path | None) -
         max_block_count=BLOCK_COUNT,
         prompt_template="{{ question }}",
         answer_pattern=r"(-?\d+)",
-        trained_direct=saved["options"]["direct_share"] > 0,
+        trained_direct=saved["stage"] == 2,  # refinement trains readout 0, too
         closed_vocabulary=True,
         probe_weight=tensors.get("weight"),
         probe_bias=tensors.get("bias"),

@@ -45,7 +45,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "average": None,
         "config": config.as_dict(),
         "tokenizer": vocabulary.tokenizer_json,
-        "options": {},
+        "stage": 2,
         "samples": 0,
         "step": 0,
     }
