@@ -12,7 +12,8 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from rim_edge.backends.base import FloatArray, OnText, Sampling
+from rim_edge.arrays import FloatArray
+from rim_edge.backends.base import OnText, Sampling
 from rim_edge.backends.onnx_graph import Cache
 from rim_edge.backends.sampling import Banned, RowStats, Sampler
 from rim_edge.backends.text_stream import TextStream

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rim_edge.backends.base import FloatArray
+from rim_edge.arrays import FloatArray
 from rim_edge.backends.onnx_folder import ROWS_INPUT, OnnxFolder
 from rim_edge.errors import BackendError, ModelFileError
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rim_edge.backends.base import Decoded, FloatArray, OnText, PassProgress, Sampling
+from rim_edge.arrays import FloatArray
+from rim_edge.backends.base import Decoded, OnText, PassProgress, Sampling
 from rim_edge.backends.onnx_decode import Answers, Start
 from rim_edge.backends.onnx_gate import Gate
 from rim_edge.backends.onnx_graph import Cache, Graph, one_line

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from rim_edge.backends.base import FloatArray, Sampling
+from rim_edge.arrays import FloatArray
+from rim_edge.backends.base import Sampling
 from rim_edge.errors import OptionError
 
 REPEAT_LAST_N = 64  # tokens that the repeat penalty looks back on
