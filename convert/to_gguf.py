@@ -13,8 +13,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __name__ == "__main__" and not __package__:  # run as a file: packages are in this checkout, not in this folder
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+if __name__ == "__main__" and not __package__:  # run as a file: convert/ is this checkout's, rim_edge the installed one
+    sys.path[:] = [*sys.path[1:], str(Path(__file__).resolve().parents[1])]
     __package__ = "convert"
 
 

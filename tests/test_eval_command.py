@@ -223,7 +223,6 @@ def test_ctrl_c_keeps_what_is_done(slow: Path, place: Path, env: dict[str, str])
 
 def test_a_bar_and_a_table_on_a_terminal(rim_path: Path, place: Path, env: dict[str, str]) -> None:
     with Terminal(*command(rim_path, place, "out.jsonl"), env=env, columns=110) as terminal:
-        terminal.expect("direct ")
         terminal.expect("Accuracy on 6 questions")
         terminal.expect("block 4 final")
         terminal.expect("All answers: ")
