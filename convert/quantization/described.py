@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 from rim_edge import _native
 from rim_edge.errors import ModelFileError
+from rim_edge.evaluation.identity import file_sha256
 
 
 @dataclass(frozen=True)
@@ -106,15 +106,6 @@ def bits_per_weight(tensors: Mapping[str, Tensor]) -> float:
     """Bits of all tensors over all their values; 0 where there are none."""
     values = sum(tensor.n_params for tensor in tensors.values())
     return 8 * sum(tensor.size_bytes for tensor in tensors.values()) / values if values else 0.0
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def describe_file(path: Path) -> QuantizedFile:

@@ -19,6 +19,7 @@ import numpy as np
 
 from rim_edge import _native
 from rim_edge.errors import ModelFileError, OptionError
+from rim_edge.evaluation.identity import file_sha256
 
 from ..failure import ConvertError
 from ..whole_file import check_output, whole_file
@@ -30,7 +31,6 @@ from .described import (
     bits_per_weight,
     count_types,
     describe_file,
-    file_sha256,
     parts,
     read_tensors,
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from rim_edge.evaluation.identity import file_sha256
 
 from ..quantization.importance import ImportanceMatrix
 from ..quantization.quantizer import QuantizedFile, describe_file, plan_file, quantize_file
@@ -78,7 +79,7 @@ class Files:
         path, known = self.path(kind), self.known(store, kind)
         if known is not None and kind in self._sure:
             return path, known
-        if known is None or not path.exists() or sha256(path) != known["sha256"]:
+        if known is None or not path.exists() or file_sha256(path) != known["sha256"]:
             self._watch.stage(f"{kind}: quantizing", 100)
             recipe = self.recipe(kind)
             file = quantize_file(
@@ -118,12 +119,3 @@ def fallback_notice(kind: str, fallbacks: Sequence[Sequence[str]]) -> str:
     counts = Counter((asked, actual) for _, asked, actual in fallbacks)
     parts = ", ".join(f"{n} are {actual} instead of {asked}" for (asked, actual), n in counts.most_common())
     return f"{kind}: rows of this model do not fit the blocks of that type; {parts} (tensors)"
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal. Raises OSError."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

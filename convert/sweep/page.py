@@ -11,7 +11,7 @@ from rim_edge.benchmark import machine
 from .chart import svg
 from .panels import panels
 from .pareto import Entry
-from .table import actual_types, megabytes, number, percent, plus_minus
+from .table import actual_types, megabytes, number, percent, plus_minus, slot_rows
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --dim: #60656c; --line: #d9dce0; --paper: #ffffff; --best: #0b66c3; }
@@ -188,16 +188,9 @@ def _files(entries: Sequence[Entry]) -> list[str]:
 def _slots(slots: dict[str, Any] | None) -> list[str]:
     if not slots:
         return []
-    rows = []
-    for kind, found in slots.items():
-        if "skipped" in found:
-            rows.append([kind, found["skipped"], "", ""])
-        else:
-            kl = found["kl"]
-            rows.append([kind, plus_minus(kl, "mean"), plus_minus(kl, "p99"), percent(found["top_agreement"])])
     text = "Only the three slot embeddings as that type leaves them, everything else F32; memory tokens left out."
     return [
         "<h2>Precision of the slot embeddings</h2>",
-        _table(["rows as", "KL mean", "99th percentile", "same token %"], rows),
+        _table(["rows as", "KL mean", "99th percentile", "same token %"], slot_rows(slots)),
         f'<p class="dim">{text}</p>',
     ]

@@ -8,12 +8,13 @@ from typing import Any
 
 from rim_edge.benchmark import machine
 from rim_edge.evaluation.data import Problem, read_problems
+from rim_edge.evaluation.identity import file_sha256
 
 from ..quantization.importance import ImportanceMatrix
 from ..whole_file import check_output
 from .asking import Runner
 from .calibration import calibration_problems, collect
-from .files import Files, facts, fallback_notice, sha256
+from .files import Files, facts, fallback_notice
 from .measure import compared_rows, floor, reference_rows
 from .plan import SCHEMA, SweepOptions, check_types, identity
 from .progress import Watch
@@ -45,7 +46,7 @@ class Sweep:
         matrix_sha256: str | None = None
         if calibration is not None and calibration.data is not None:
             self._calibration_problems = calibration_problems(calibration, options.settings.suite)
-            matrix_sha256 = sha256(calibration.data)
+            matrix_sha256 = file_sha256(calibration.data)
         if calibration is not None and calibration.matrix is not None:
             self._files.matrix = ImportanceMatrix.load(calibration.matrix)
             matrix_sha256 = self._files.matrix.sha256
@@ -53,7 +54,7 @@ class Sweep:
             check_output(options.save_matrix, force=True)
         for kind in self._types:
             self._files.check(kind)
-        self._identity = identity(options, self._files.source, sha256(options.data), self._problems, matrix_sha256)
+        self._identity = identity(options, self._files.source, file_sha256(options.data), self._problems, matrix_sha256)
         self._store = Store(options.out, self._identity)
         self._reference: Runner | None = None
         self._prompts: dict[int, list[int]] = {}
@@ -127,7 +128,7 @@ class Sweep:
             assert calibration.data is not None
             path = store.path("importance.gguf")
             known = store.get("importance.json", self._identity["importance"])
-            if known is not None and path.exists() and sha256(path) == known["sha256"]:
+            if known is not None and path.exists() and file_sha256(path) == known["sha256"]:
                 self._files.matrix = ImportanceMatrix.load(path)
             else:
                 self._watch.stage("calibrating", len(self._calibration_problems))
@@ -140,7 +141,7 @@ class Sweep:
                     lambda done, total: self._watch.done(done),
                 )
                 self._files.matrix.save(path, force=True)
-                store.put("importance.json", self._identity["importance"], {"sha256": sha256(path)})
+                store.put("importance.json", self._identity["importance"], {"sha256": file_sha256(path)})
                 self._watch.say(f"importance matrix collected from {len(self._calibration_problems)} problems")
             if options.save_matrix is not None:
                 self._files.matrix.save(options.save_matrix, force=True)

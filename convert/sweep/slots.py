@@ -19,12 +19,12 @@ import numpy.typing as npt
 from rim_edge import _native
 from rim_edge.errors import ModelFileError, OptionError
 from rim_edge.evaluation.data import Problem
+from rim_edge.evaluation.identity import file_sha256
 from rim_edge.spec import RimSpec
 
 from ..quantization.quantizer import quantize_file
 from ..quantization.recipe import Recipe
 from .asking import Runner
-from .files import sha256
 from .measure import Prompts, compared_rows, reference_rows
 from .plan import SweepOptions
 from .progress import Watch
@@ -85,7 +85,7 @@ def measure_slots(
     """
     if runner.spec is None or runner.blocks[-1] == 0:
         return None, f"no slot embeddings to measure: {runner.why_direct or 'no memory blocks are run'}"
-    key = sha256(options.source)
+    key = file_sha256(options.source)
     found: dict[str, Any] = store.get("slots/results.json", key) or {}
     missing = [kind for kind in kinds if kind not in found]
     base, work = store.path(".slots-base.gguf"), store.path(".slots-work.gguf")

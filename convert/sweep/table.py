@@ -89,8 +89,8 @@ def type_lines(entries: Sequence[Entry]) -> list[str]:
     return table(["type", "share of bytes by actual tensor type"], rows)
 
 
-def slot_lines(slots: dict[str, Any]) -> list[str]:
-    """The table of the slot embeddings."""
+def slot_rows(slots: dict[str, Any]) -> list[list[str]]:
+    """Of each type: its name, mean and 99th percentile of the KL divergence, and the share of equal tokens."""
     rows = []
     for kind, found in slots.items():
         if "skipped" in found:
@@ -98,7 +98,12 @@ def slot_lines(slots: dict[str, Any]) -> list[str]:
         else:
             kl = found["kl"]
             rows.append([kind, plus_minus(kl, "mean"), plus_minus(kl, "p99"), percent(found["top_agreement"])])
-    return table(["slots as", "KL mean", "KL p99", "same token %"], rows, right=" rrr")
+    return rows
+
+
+def slot_lines(slots: dict[str, Any]) -> list[str]:
+    """The table of the slot embeddings."""
+    return table(["slots as", "KL mean", "KL p99", "same token %"], slot_rows(slots), right=" rrr")
 
 
 def _spread(part: dict[str, Any] | None, scale: float = 1.0) -> str:

@@ -27,6 +27,11 @@ def identity(path: str | os.PathLike[str]) -> dict[str, Any]:
     return {"name": path.name, "size_bytes": total, "sha256": digest.hexdigest()}
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal. Raises OSError."""
+    return _hashed(path)[0].hexdigest()
+
+
 def _hashed(path: Path) -> tuple[hashlib._Hash, int]:
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
