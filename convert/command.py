@@ -7,8 +7,8 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
+from rim_edge.cli.work import interrupt_on_sigterm
 from rim_edge.errors import RimError
 
 from .progress_bar import progress_bar
@@ -75,7 +75,7 @@ def guarded(name: str, work: Callable[[], list[str]], output: Path) -> int:
         print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
         return code
 
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    previous = interrupt_on_sigterm()
     try:
         notices = work()
     except KeyboardInterrupt:
@@ -91,7 +91,3 @@ def guarded(name: str, work: Callable[[], list[str]], output: Path) -> int:
     for notice in notices:
         print(f"{name}: note: {notice}", file=sys.stderr)
     return 0
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -9,10 +9,8 @@ The same command is installed as ``rim-edge quantize``. What it measures and wri
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 if __name__ == "__main__" and not __package__:  # run as a file: convert/ is this checkout's, rim_edge the installed one
@@ -23,6 +21,7 @@ import click
 
 from rim_edge.cli import console
 from rim_edge.cli.app import CommandGroup
+from rim_edge.cli.work import interrupt_on_sigterm
 from rim_edge.errors import OptionError
 
 _PATH = click.Path(path_type=Path)
@@ -106,7 +105,7 @@ def quantize(source: Path, **options: Any) -> int:
     With --data and --out: a sweep. Each type is made and measured against MODEL at every readout, and the reports
     say which file to ship. With --type and --output: a single file.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_sigterm()
     single = options["kind"] is not None or options["output"] is not None
     wanted = ("kind", "output") if single else ("data", "out")
     names = {"kind": "--type", "output": "--output", "data": "--data", "out": "--out", "types": "--types"}
@@ -238,10 +237,6 @@ def _single(source: Path, options: dict[str, Any]) -> int:
     for notice in file.notices:
         console.remark(f"Note: {notice}")
     return 0
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 class _Alone(CommandGroup):

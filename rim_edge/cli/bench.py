@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +14,7 @@ import click
 from rim_edge.backends.onnx_folder import is_onnx
 from rim_edge.cli import console, options
 from rim_edge.cli.render import json_line
+from rim_edge.cli.work import interrupt_on_sigterm
 from rim_edge.errors import ModelFileError, OptionError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def bench(
         compare=compare,
         **loading,
     )
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_sigterm()
     with _progress() as progress:
         found = run(settings, progress)
     if output is not None:
@@ -142,7 +141,3 @@ def _progress() -> Iterator[Progress]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=1)
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 
 from rim_edge.cli import console
+from rim_edge.cli.work import interrupt_on_sigterm
 
 
 @click.group()
@@ -59,7 +58,7 @@ def gguf(folder: Path, output: Path, outtype: str, force: bool, **rest: Any) -> 
     from rim_edge.convert.progress_bar import progress_bar
     from rim_edge.convert.to_gguf import convert as to_gguf
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_sigterm()
     with progress_bar(output.name) as progress:
         notices = to_gguf(folder, output, outtype, force, progress=progress, **rest)
     for notice in notices:
@@ -90,13 +89,9 @@ def onnx(folder: Path, output: Path, precision: str, force: bool, **rest: Any) -
     from rim_edge.convert.progress_bar import progress_bar
     from rim_edge.convert.to_onnx import convert as to_onnx
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_sigterm()
     with progress_bar(output.name) as progress:
         notices = to_onnx(folder, output, precision, force, progress=progress, **rest)
     for notice in notices:
         console.remark(f"Note: {notice}")
     return 0
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -13,7 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rim_edge.cli import terminal
 
@@ -109,3 +109,12 @@ def _listen(handler: Callable[[int, FrameType | None], None]) -> _Handler:
 def _restore(previous: _Handler) -> None:
     if previous is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, previous)
+
+
+def interrupt_on_sigterm() -> Any:
+    """Let SIGTERM count as Ctrl-C from now on; returns the handler that was set before."""
+    return signal.signal(signal.SIGTERM, _raise_interrupt)
+
+
+def _raise_interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
