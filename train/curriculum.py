@@ -25,13 +25,14 @@ for (*pointers*): finding the sentence that the question needs is then a compari
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from train.model import Llama
+from train.model import MULTIPLIES_BF16, Llama
 from train.problems import Problem
 from train.tokenizer import Vocabulary
 
@@ -41,7 +42,7 @@ DIRECT_WEIGHT = 0.1  # weight of readout 0 (no block) in the samples that carry 
 BEHIND_WEIGHT = 0.5  # of a readout behind the last step, in stage 1
 DEEP_OFFSET = 5  # step t is to be known after DEEP_OFFSET + t layers
 POINTER_LAYER = 3  # after so many layers it is to be known to whom a sentence refers, one higher whom it is about
-POINTED = ("relations", "relations-in-order", "shop", "lookup")  # kinds whose sentences name their subject first
+POINTED = ("relations", "relations-in-order", "two-stories", "shop", "lookup")  # kinds whose sentences name their subject first
 
 
 def lambda_t(t: int, n_steps: int, s: float) -> float:
@@ -152,7 +153,7 @@ def refinement(problem: Problem, vocabulary: Vocabulary, deep_weight: float = 0.
 
 
 def deep_taps(problem: Problem, asked: list[int], vocabulary: Vocabulary, weight: float) -> list[Tap]:
-    """Deep grounding: step t at the end of block t, after DEEP_OFFSET + t layers; and who is asked for."""
+    """Deep grounding: step t at the end of block t, after DEEP_OFFSET + t layers; and who or what is asked for."""
     if weight <= 0:
         return []
     block = len(vocabulary.block)
@@ -162,32 +163,45 @@ def deep_taps(problem: Problem, asked: list[int], vocabulary: Vocabulary, weight
     ]
     if problem.kind in POINTED:
         named = [vocabulary.entities[token] for token in asked if token in vocabulary.entities]
-        if len(named) == 1:
+        if len(set(named)) == 1:
             taps.append(Tap(POINTER_LAYER, len(asked) - 1, named[0], weight))
+    if problem.kind == "shop":
+        plurals = vocabulary.plurals
+        taps += [Tap(POINTER_LAYER, at, plurals[token], weight) for at, token in enumerate(asked) if token in plurals]
     return taps
 
 
 def pointers(problem: Problem, facts: list[int], vocabulary: Vocabulary, weight: float) -> list[Tap]:
-    """Taps on the facts: at every number whom its sentence is about; at the end of a sentence to whom it refers, and a
-    layer higher whom it is about."""
+    """Taps on the facts: at every number whom its clause is about; at the end of a clause to whom it refers, and a
+    layer higher whom it is about.
+
+    A clause ends with its sentence, or at an "and" before a name that is followed by a verb.
+    """
     taps: list[Tap] = []
     if problem.kind not in POINTED or weight <= 0:
         return taps
-    stop = vocabulary.ids["."]
+    entities, verbs = vocabulary.entities, vocabulary.verbs
+    stop, link = vocabulary.ids["."], vocabulary.ids["Ġand"]
     digits = {vocabulary.ids[str(digit)] for digit in range(10)}
     named: list[int] = []
     for place, token in enumerate(facts):
-        if token in vocabulary.entities:
-            named.append(vocabulary.entities[token])
+        if token in entities:
+            named.append(entities[token])
         elif token in digits and named and facts[place + 1] not in digits:
             taps.append(Tap(POINTER_LAYER, place, named[0], weight))
-        elif token == stop:
+        elif token == stop or (token == link and starts_clause(facts[place + 1 : place + 5], entities, verbs)):
             if named:
                 taps.append(Tap(POINTER_LAYER + 1, place, named[0], weight))
             if len(named) == 2:
                 taps.append(Tap(POINTER_LAYER, place, named[1], weight))
             named = []
     return taps
+
+
+def starts_clause(tokens: list[int], entities: Container[int], verbs: Container[int]) -> bool:
+    """Whether ``tokens`` begin with a name and its verb: "Ann has", "the red box holds"; not "Ann together"."""
+    first = next((at for at, token in enumerate(tokens[:2]) if token in entities), None)
+    return first is not None and any(token in verbs for token in tokens[first + 1 : first + 3])
 
 
 def direct(problem: Problem, vocabulary: Vocabulary) -> Branch:
@@ -329,14 +343,22 @@ def isolation_mask(branch: Tensor, owner: Tensor, depth: Tensor) -> Tensor:
 
 
 def loss_sum(model: Llama, batch: Batch) -> Tensor:
-    """Weighted sum of -log p over the supervised tokens (not divided by the weights)."""
+    """Weighted sum of -log p over the supervised tokens (not divided by the weights).
+
+    On processors that multiply BF16, matrix products use it (autocast); weights, norms and losses stay in FP32.
+    """
+    with torch.autocast("cpu", torch.bfloat16, enabled=MULTIPLIES_BF16):
+        return _loss_sum(model, batch)
+
+
+def _loss_sum(model: Llama, batch: Batch) -> Tensor:
     by_layer = {layer: tap for layer, tap in sorted(batch.taps.items()) if layer < len(model.layers)}
     taps = {layer: torch.tensor(rows) for layer, (rows, _, _) in by_layer.items()}
     tapped: list[Tensor] = []
     hidden = model.hidden(batch.tokens, batch.positions, batch.mask, batch.rows, taps, tapped)
-    loss = (F.cross_entropy(model.logits(hidden), batch.targets, reduction="none") * batch.weights).sum()
+    loss = (F.cross_entropy(model.logits(hidden).float(), batch.targets, reduction="none") * batch.weights).sum()
     for (_, (_, targets, weights)), state in zip(by_layer.items(), tapped, strict=True):
-        losses = F.cross_entropy(model.logits(state), torch.tensor(targets), reduction="none")
+        losses = F.cross_entropy(model.logits(state).float(), torch.tensor(targets), reduction="none")
         loss = loss + (losses * torch.tensor(weights)).sum()
     return loss
 

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from train.lexicon import COLOURS, CONTAINERS, FEMALE, ITEMS, MALE, NAMES
+from train.lexicon import COLOURS, CONTAINERS, FEMALE, FOOD, ITEMS, MALE, NAMES, PAST
 from train.problems import MAX_VALUE, Draw, Operand, Problem, Ref, Rejected, needed
 
 
@@ -54,6 +54,8 @@ def _having(owner: Callable[[random.Random], list[str]], verb: str, plain: str) 
         total=(
             f"How many {{items}} do {{a}} and {{b}} {plain} together?",
             f"How many {{items}} do {{a}} and {{b}} {plain} in all?",
+            f"How many {{items}} do {{a}} and {{b}} {plain} altogether?",
+            f"How many {{items}} do {{a}} and {{b}} {plain} in total?",
         ),
         difference=f"How many more {{items}} does {{a}} {plain} than {{b}}?",
         both=f"{{a}} {verb} as many {{items}} as {{b}} and {{c}} together.",
@@ -99,6 +101,24 @@ def _sentence(template: str, **fields: str | int) -> str:
     return text[0].upper() + text[1:]
 
 
+def _relation(rng: random.Random, template: str, **fields: str | int) -> str:
+    """A sentence that compares; at times without the things, as in "Ann has 3 more than Tom."."""
+    return _sentence(template.replace(" {items}", "", 1) if rng.random() < 0.2 else template, **fields)
+
+
+def _joined(rng: random.Random, sentences: list[str], share: float = 0.12) -> str:
+    """The sentences as a text; at times two are joined, as in "Tom has 5 pens and Ann has 3 more pens than Tom."."""
+    text = sentences[0]
+    for sentence in sentences[1:]:
+        if rng.random() < share and " and " not in text.rpartition(".")[0].rpartition(".")[2]:
+            link = rng.choice((" and ", ", and "))
+            lowered = sentence[0].lower() + sentence[1:] if sentence.startswith(("The ", "A ", "An ")) else sentence
+            text = text[:-1] + link + lowered
+        else:
+            text += " " + sentence
+    return text
+
+
 def relations(rng: random.Random, n_steps: int, max_value: int, shuffled: bool = True) -> Problem:
     """A web of relations between people or boxes; the question decides what is asked."""
     draw = Draw(rng, max_value)
@@ -120,18 +140,18 @@ def relations(rng: random.Random, n_steps: int, max_value: int, shuffled: bool =
         kind = rng.choices(choices, [3, 3, 3, 2, 2][: len(choices)])[0]
         if kind == "both":
             c, second = rng.choice([entry for entry in known if entry[0] != b])
-            facts.append(_sentence(domain.both or "", a=name, b=b, c=c, items=items))
+            facts.append(_relation(rng, domain.both or "", a=name, b=b, c=c, items=items))
             return name, record.apply("+", source, second)
         if kind == "half" and domain.half and record.value(source) % 2 == 0:
-            facts.append(_sentence(domain.half, a=name, b=b, items=items))
+            facts.append(_relation(rng, domain.half, a=name, b=b, items=items))
             return name, record.apply("/", source, 2)
         if kind == "times":
             factor = rng.randint(2, min(3, max(2, max_value // record.value(source))))
-            facts.append(_sentence(domain.times, a=name, b=b, items=items, n=rng.choice(TIMES_WORDS[factor])))
+            facts.append(_relation(rng, domain.times, a=name, b=b, items=items, n=rng.choice(TIMES_WORDS[factor])))
             return name, record.apply("*", source, factor)
         more = kind == "more" or record.value(source) < 4
         number = record.number() if more else record.below(source)
-        facts.append(_sentence(domain.more if more else domain.fewer, a=name, b=b, items=items, n=number))
+        facts.append(_relation(rng, domain.more if more else domain.fewer, a=name, b=b, items=items, n=number))
         return name, record.apply("+" if more else "-", source, number)
 
     start = rng.randint(2, 12)
@@ -160,7 +180,7 @@ def relations(rng: random.Random, n_steps: int, max_value: int, shuffled: bool =
         known.append(relate(rng.choice(known), side))
     if shuffled:
         rng.shuffle(facts)
-    told = " ".join(facts)
+    told = _joined(rng, facts)
     kind = "relations" if shuffled else "relations-in-order"
 
     def ask(asked: str, quantity: Ref, source: Draw) -> Problem:
@@ -189,6 +209,10 @@ def _distinct(asked: str, others: list[Problem]) -> tuple[Problem, ...]:
 GAINS = (
     "{a} buys {n} {more}{items}.",
     "{a} finds {n} {more}{items}.",
+    "{a} picks {n} {more}{items}.",
+    "{a} makes {n} {more}{items}.",
+    "{a} gets another {n} {items}.",
+    "{a} takes {n} {more}{items} from {x}.",
     "{a} gets {n} {more}{items} from {x}.",
     "{x} gives {a} {n} {items}.",
 )
@@ -198,53 +222,76 @@ LOSSES = (
     "{a} gives {n} {items} to {x}.",
     "{a} gives {x} {n} {items}.",
     "{a} gives away {n} {items}.",
+    "{a} uses {n} {items}.",
+    "{a} drops {n} {items}.",
 )
+EATS = "{a} eats {n} {items}."
 
 
 class Thread:
-    """One person's running quantity in a story, told event by event."""
+    """One person's running quantity in a story, told event by event.
 
-    def __init__(self, rng: random.Random, draw: Draw, name: str, items: str, others: list[str]) -> None:
+    A thread that is ``alone`` in its story may speak more freely: "he" for the name, "finds 3 more" without the things,
+    "Ben gives Tom 3 pens", which names another person first.
+    """
+
+    def __init__(
+        self, rng: random.Random, draw: Draw, name: str, items: str, others: list[str], alone: bool, past: bool
+    ) -> None:
         self.rng, self.draw, self.name, self.items, self.others = rng, draw, name, items, others
-        self.pronoun = "he" if name in MALE else "she" if name in FEMALE else name
+        self.alone, self.past = alone, past
+        self.pronoun = "he" if name in MALE else "she"
+        self.subject = self.pronoun if alone and rng.random() < 0.5 else name
         self.quantity: Operand = rng.randint(3, 12)
 
+    def tell(self, text: str) -> str:
+        """A sentence in the story's tense."""
+        if self.past:
+            text = " ".join(PAST.get(word, word) for word in text.split(" "))
+        return _sentence(text)
+
     def opening(self) -> str:
-        return f"{self.name} has {self.draw.value(self.quantity)} {self.items}."
+        return self.tell(f"{self.name} has {self.draw.value(self.quantity)} {self.items}.")
 
     def boxes(self) -> str:
         """An opening that is itself a step: some containers with as many things each."""
         count, each = self.draw.number(2, 4), self.draw.number(2, 6)
         self.quantity = self.draw.apply("*", count, each)
-        return f"{self.name} has {count} {self.rng.choice(CONTAINERS)[1]} with {each} {self.items} each."
+        return self.tell(f"{self.name} has {count} {self.rng.choice(CONTAINERS)[1]} with {each} {self.items} each.")
 
-    def event(self, steps_left: int, pronoun: bool) -> tuple[str, int]:
+    def event(self, steps_left: int) -> tuple[str, int]:
         """One event: its sentence and how many steps it took."""
-        rng, draw = self.rng, self.draw
-        subject = self.pronoun if pronoun else self.name
+        rng, draw, subject = self.rng, self.draw, self.subject
         other = rng.choice(self.others)
         roll = rng.random()
         if roll < 0.12 and steps_left >= 2:
             count, each = draw.number(2, 3), draw.number(2, 5)
             bought = draw.apply("*", count, each)
             self.quantity = draw.apply("+", self.quantity, bought)
-            return _sentence(f"{subject} buys {count} {rng.choice(CONTAINERS)[1]} with {each} {self.items} each."), 2
+            container = rng.choice(CONTAINERS)[1]
+            return self.tell(f"{subject} buys {count} {container} with {each} {self.items} each."), 2
         if roll < 0.25 and draw.value(self.quantity) % 2 == 0:
             self.quantity = draw.apply("/", self.quantity, 2)
-            return _sentence(f"{subject} gives half of the {self.items} to {other}."), 1
+            return self.tell(f"{subject} gives half of the {self.items} to {other}."), 1
         gains = roll < 0.6 or draw.value(self.quantity) < 4
         number = draw.number() if gains else draw.below(self.quantity)
         self.quantity = draw.apply("+" if gains else "-", self.quantity, number)
-        template = rng.choice((GAINS[:3] if pronoun else GAINS) if gains else LOSSES)
+        templates = list(GAINS if gains else LOSSES) + ([EATS] if self.items in FOOD and not gains else [])
+        template = rng.choice([t for t in templates if t.startswith("{a}") or (self.alone and subject == self.name)])
         more = "more " if rng.random() < 0.5 else ""
-        if template.startswith("{x}"):
-            subject = self.name
         text = template.format(a=subject, x=other, n=number, items=self.items, more=more)
-        return _sentence(("then " if rng.random() < 0.2 else "") + text), 1
+        if self.alone and rng.random() < 0.15:
+            text = text.replace(" " + self.items, "", 1)
+        return self.tell(("then " if rng.random() < 0.2 else "") + text), 1
 
     def question(self) -> str:
+        name = self.pronoun if self.subject != self.name and self.rng.random() < 0.3 else self.name
+        if self.past and self.rng.random() < 0.3:
+            return f"How many {self.items} did {name} have in the end?"
+        if self.alone and self.rng.random() < 0.1:
+            return f"How many {self.items} are left?"
         ending = self.rng.choice(("have now", "have left", "have in the end", "have"))
-        return f"How many {self.items} does {self.name} {ending}?"
+        return f"How many {self.items} does {name} {ending}?"
 
     def sharing(self) -> tuple[str, str]:
         """A last step that shares the quantity out equally: fact and question."""
@@ -255,12 +302,12 @@ class Thread:
         self.draw.apply("/", self.quantity, friends)
         if self.rng.random() < 0.5:
             return (
-                f"{self.name} shares the {self.items} equally among {friends} friends.",
+                self.tell(f"{self.name} shares the {self.items} equally among {friends} friends."),
                 f"How many {self.items} does each friend get?",
             )
         jars = self.rng.choice(CONTAINERS)
         return (
-            f"{self.name} puts the {self.items} equally into {friends} {jars[1]}.",
+            self.tell(f"{self.name} puts the {self.items} equally into {friends} {jars[1]}."),
             f"How many {self.items} are in each {jars[0]}?",
         )
 
@@ -270,7 +317,8 @@ def story(rng: random.Random, n_steps: int, max_value: int, second: bool = False
     draw = Draw(rng, max_value)
     names = rng.sample(NAMES, 5)
     items = rng.choice(ITEMS)[1]
-    main = Thread(rng, draw, names.pop(), items, names[:2])
+    past = rng.random() < 0.3
+    main = Thread(rng, draw, names.pop(), items, names[:2], not second, past)
     facts: list[str] = []
     left = n_steps
     if left >= 2 and rng.random() < 0.25:
@@ -279,9 +327,8 @@ def story(rng: random.Random, n_steps: int, max_value: int, second: bool = False
     else:
         facts.append(main.opening())
     sharing = left >= 2 and rng.random() < 0.2
-    pronoun = not second and rng.random() < 0.5
     while left - sharing > 0:
-        text, used = main.event(left - sharing, pronoun)
+        text, used = main.event(left - sharing)
         facts.append(text)
         left -= used
     if sharing:
@@ -290,15 +337,26 @@ def story(rng: random.Random, n_steps: int, max_value: int, second: bool = False
     else:
         question = main.question()
     if not second:
-        return Problem(" ".join(facts), question, tuple(draw.operations), "story")
+        return Problem(_linked(rng, facts, main.subject), question, tuple(draw.operations), "story")
     side = Draw(rng, max_value)
-    same_items = rng.random() < 0.5
-    other = Thread(rng, side, names.pop(), items if same_items else rng.choice(ITEMS)[1], names[:2])
-    told = [other.opening()] + [other.event(1, False)[0] for _ in range(rng.randint(0, 2))]
+    things = items if rng.random() < 0.5 else rng.choice(ITEMS)[1]
+    other = Thread(rng, side, names.pop(), things, names[:2], False, past)
+    told = [other.opening()] + [other.event(1)[0] for _ in range(rng.randint(0, 2))]
     text = " ".join(_interleave(rng, facts, told))
     operations = tuple(side.operations)
     others = (Problem(text, other.question(), operations, "two-stories"),) if operations else ()
     return Problem(text, question, tuple(draw.operations), "two-stories", others)
+
+
+def _linked(rng: random.Random, sentences: list[str], subject: str) -> str:
+    """One person's events as a text; at times two in one sentence, as in "Tom has 5 pens and finds 3 pens."."""
+    text, opening = sentences[0], _sentence(subject) + " "
+    for sentence in sentences[1:]:
+        if sentence.startswith(opening) and rng.random() < 0.12:
+            text = text[:-1] + " and " + sentence[len(opening) :]
+        else:
+            text += " " + sentence
+    return text
 
 
 def _interleave(rng: random.Random, first: list[str], second: list[str]) -> list[str]:
@@ -371,7 +429,12 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
 
     def buys(basket: Basket, asks_left: bool) -> str:
         things = " and ".join(f"{number} {item[1]}" for (item, _), number in basket)
-        ending = f"How many dollars does {pronoun} have left?" if asks_left else rng.choice(endings)
+        if not asks_left and rng.random() < 0.25:
+            return rng.choice(COST_QUESTIONS).format(things=things)
+        if asks_left:
+            ending = f"How {rng.choice(('many dollars', 'much'))} does {pronoun} have left?"
+        else:
+            ending = rng.choice(endings)
         return f"{name} buys {things}. {ending}"
 
     asked = buys(basket, left_question)
@@ -389,6 +452,8 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
         others.append(Problem(told, buys(other, asks_left), needed(more.operations, quantity), "shop"))
     return Problem(told, asked, tuple(draw.operations), "shop", _distinct(asked, others))
 
+
+COST_QUESTIONS = ("How much do {things} cost?", "How many dollars do {things} cost?", "How much do {things} cost in total?")
 
 Basket = list[tuple[tuple[tuple[str, str], Operand], int]]
 """What is bought: (item, its price) and how many of it."""
@@ -417,7 +482,8 @@ def numbers(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     draw = Draw(rng, max_value)
     start = rng.randint(2, max_value)
     quantity: Operand = start
-    facts = [f"Start with {start}."]
+    facts = [f"{rng.choice(('Start with', 'Take'))} {start}."]
+    terms = ""
     for _ in range(n_steps):
         value = draw.value(quantity)
         op = rng.choice("+-*/")
@@ -437,8 +503,14 @@ def numbers(rng: random.Random, n_steps: int, max_value: int) -> Problem:
         if number == 2 and op in "*/" and rng.random() < 0.5:
             fact = "Double it." if op == "*" else "Halve it."
         if n_steps == 1 and rng.random() < 0.8:
-            return Problem("", alone.format(a=start, b=number), tuple(draw.operations), "numbers")
+            asked = alone.format(a=start, b=number)
+            if number == 2 and op in "*/" and rng.random() < 0.5:
+                asked = f"What is {'twice' if op == '*' else 'half of'} {start}?"
+            return Problem("", asked, tuple(draw.operations), "numbers")
+        terms += f" {'plus' if op == '+' else 'minus'} {number}" if op in "+-" else "?"
         facts.append(fact.format(b=number))
+    if n_steps > 1 and "?" not in terms and rng.random() < 0.5:
+        return Problem("", f"What is {start}{terms}?", tuple(draw.operations), "numbers")
     return Problem(" ".join(facts), "What is the result?", tuple(draw.operations), "numbers")
 
 

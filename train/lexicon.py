@@ -31,11 +31,21 @@ _FUNCTION_WORDS = """
     a an and all among are as away box buys by costs do does dollars each equally fewer finds friend friends from get
     gets gives half has have he holds hold in into is it left less loses many more much now of old older owns own pay
     puts sells she shares than the times to together twice with years younger kilometers walks walk collects collect
-    plus minus divided result far end
+    plus minus divided result far end did cost another total altogether half
+    picks makes takes uses drops eats lost had bought found got gave sold shared put picked made took used dropped ate
 """
 _CAPITALISED = """
-    Add Subtract Multiply Divide Double Halve Start A An He How She The Then What
+    Add Subtract Multiply Divide Double Halve Start Take A An He How She The Then What
 """
+
+# Present to past, for stories that are told in the past.
+PAST: dict[str, str] = {
+    "has": "had", "buys": "bought", "finds": "found", "gets": "got", "gives": "gave", "loses": "lost", "sells": "sold",
+    "shares": "shared", "puts": "put", "picks": "picked", "makes": "made", "takes": "took", "uses": "used",
+    "drops": "dropped", "eats": "ate",
+}  # fmt: skip
+VERBS: tuple[str, ...] = ("owns", "collects", "holds", "is", "walks", "costs")  # the other verbs of facts
+FOOD: frozenset[str] = frozenset("apples pears plums eggs cookies cakes lemons oranges bananas nuts".split())
 
 
 def words() -> list[str]:

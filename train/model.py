@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+MULTIPLIES_BF16: bool = torch.cpu._is_avx512_bf16_supported()
+"""Whether training on this processor is faster with matrix products in BF16."""
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -78,7 +80,9 @@ class Attention(nn.Module):
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         repeat = self.n_heads // self.n_kv
         k, v = k.repeat_interleave(repeat, dim=1), v.repeat_interleave(repeat, dim=1)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        # Written out: with a mask, in BF16 on a CPU, PyTorch's own attention takes three times as long.
+        scores = torch.matmul(q * self.head_dim**-0.5, k.transpose(-1, -2)).float() + mask
+        mixed = torch.matmul(scores.softmax(-1).to(v.dtype), v)
         out: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, length, size))
         return out
 

@@ -1,7 +1,7 @@
 """The optimizer: Muon for the matrices, AdamW for embeddings and norms.
 
 Muon (Jordan et al. 2024) steps along the orthogonalised momentum of each matrix. Matrices of one shape are
-orthogonalised as one stack in FP32, and the stacks are shared out between the worker processes.
+orthogonalised one after another, in BF16 on processors that multiply it, and shared out between the worker processes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from train.model import MULTIPLIES_BF16
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
@@ -25,6 +27,8 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
     tall = matrices.shape[1] > matrices.shape[2]
     for matrix, out in zip(matrices, result, strict=True):
         x = matrix / (matrix.norm() + 1e-7)
+        if MULTIPLIES_BF16:
+            x = x.bfloat16()
         if tall:
             x = x.T
         for _ in range(iterations):

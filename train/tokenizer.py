@@ -20,7 +20,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
-from train.lexicon import COLOURS, ITEMS, NAMES, words
+from train.lexicon import COLOURS, ITEMS, NAMES, PAST, VERBS, words
 from train.problems import MAX_VALUE
 
 END_OF_TEXT, BEGIN, MEMORY, END = "<|endoftext|>", "<|rim_begin|>", "<|rim_memory|>", "<|rim_end|>"
@@ -111,6 +111,16 @@ class Vocabulary:
         form with a leading space."""
         names = (*NAMES, *COLOURS, *(one for one, _ in ITEMS))
         return {self.ids[form]: self.ids[SPACE + name] for name in names for form in (name, SPACE + name)}
+
+    @cached_property
+    def plurals(self) -> dict[int, int]:
+        """Tokens of several things, in either form, to the single thing's form with a leading space."""
+        return {self.ids[form]: self.ids[SPACE + one] for one, many in ITEMS for form in (many, SPACE + many)}
+
+    @cached_property
+    def verbs(self) -> frozenset[int]:
+        """Tokens of the verbs that follow the subject of a fact, with their leading space."""
+        return frozenset(self.ids[SPACE + verb] for verb in (*PAST, *PAST.values(), *VERBS))
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text of the closed language, equal to the full tokenizer's. Raises KeyError for an unknown word."""
