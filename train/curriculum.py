@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from train.model import MULTIPLIES_BF16, Llama
+from train.model import Llama
 from train.problems import Problem
 from train.tokenizer import Vocabulary
 
@@ -343,15 +343,7 @@ def isolation_mask(branch: Tensor, owner: Tensor, depth: Tensor) -> Tensor:
 
 
 def loss_sum(model: Llama, batch: Batch) -> Tensor:
-    """Weighted sum of -log p over the supervised tokens (not divided by the weights).
-
-    On processors that multiply BF16, matrix products use it (autocast); weights, norms and losses stay in FP32.
-    """
-    with torch.autocast("cpu", torch.bfloat16, enabled=MULTIPLIES_BF16):
-        return _loss_sum(model, batch)
-
-
-def _loss_sum(model: Llama, batch: Batch) -> Tensor:
+    """Weighted sum of -log p over the supervised tokens (not divided by the weights)."""
     by_layer = {layer: tap for layer, tap in sorted(batch.taps.items()) if layer < len(model.layers)}
     taps = {layer: torch.tensor(rows) for layer, (rows, _, _) in by_layer.items()}
     tapped: list[Tensor] = []

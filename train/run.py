@@ -48,7 +48,7 @@ from train.curriculum import (
 from train.data import draw, split_of
 from train.evaluate import accuracy, held_out
 from train.files import atomic_write
-from train.model import Llama, ModelConfig
+from train.model import MULTIPLIES_BF16, Llama, ModelConfig
 from train.optim import Optimizer
 from train.problems import Problem
 from train.tokenizer import Vocabulary, build_json
@@ -247,7 +247,9 @@ class Run:
         self.model.zero_grad(set_to_none=False)
         loss = 0.0
         for number in self.taken_pieces(store, len(pieces)):
-            piece_loss = loss_sum(self.model, lay_out(pieces[number], self.vocabulary)) / total
+            # Matrix products alone are in BF16; weights, norms and losses stay in FP32.
+            with torch.autocast("cpu", torch.bfloat16, enabled=MULTIPLIES_BF16):
+                piece_loss = loss_sum(self.model, lay_out(pieces[number], self.vocabulary)) / total
             piece_loss.backward()  # type: ignore[no-untyped-call]
             loss += piece_loss.item()
         loss = self._add_up(loss)

@@ -178,7 +178,7 @@ def test_deep_grounding_reads_each_step_at_its_own_layer(model: Llama, vocabular
     """In a model one layer higher than that, only step 1 is read below the top, at block 1's end."""
     deep_model = Llama(ModelConfig(len(vocabulary), 64, 64, DEEP_OFFSET + 2, 4, 2))
     deep_model.initialise(1)
-    made = draw(random.Random(7), "train", 2)
+    made = draw(random.Random(7), "train", 2, kind="numbers")
     plain, deep = (alone(made, grounding(made, vocabulary, 0.0, weight), vocabulary) for weight in (0.0, 0.5))
     tokens = vocabulary.encode(made.question) + vocabulary.block
     with torch.no_grad():
