@@ -42,7 +42,13 @@ DIRECT_WEIGHT = 0.1  # weight of readout 0 (no block) in the samples that carry 
 BEHIND_WEIGHT = 0.5  # of a readout behind the last step, in stage 1
 DEEP_OFFSET = 5  # step t is to be known after DEEP_OFFSET + t layers
 POINTER_LAYER = 3  # after so many layers it is to be known to whom a sentence refers, one higher whom it is about
-POINTED = ("relations", "relations-in-order", "two-stories", "shop", "lookup")  # kinds whose sentences name their subject first
+POINTED = (
+    "relations",
+    "relations-in-order",
+    "two-stories",
+    "shop",
+    "lookup",
+)  # kinds whose sentences name their subject first
 
 
 def lambda_t(t: int, n_steps: int, s: float) -> float:

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from train.lexicon import COLOURS, CONTAINERS, FEMALE, FOOD, ITEMS, MALE, NAMES, PAST
+from train.lexicon import COLOURS, CONTAINERS, FOOD, ITEMS, MALE, NAMES, PAST
 from train.problems import MAX_VALUE, Draw, Operand, Problem, Ref, Rejected, needed
 
 
@@ -453,7 +453,11 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     return Problem(told, asked, tuple(draw.operations), "shop", _distinct(asked, others))
 
 
-COST_QUESTIONS = ("How much do {things} cost?", "How many dollars do {things} cost?", "How much do {things} cost in total?")
+COST_QUESTIONS = (
+    "How much do {things} cost?",
+    "How many dollars do {things} cost?",
+    "How much do {things} cost in total?",
+)
 
 Basket = list[tuple[tuple[tuple[str, str], Operand], int]]
 """What is bought: (item, its price) and how many of it."""

@@ -45,7 +45,9 @@ PAST: dict[str, str] = {
     "drops": "dropped", "eats": "ate",
 }  # fmt: skip
 VERBS: tuple[str, ...] = ("owns", "collects", "holds", "is", "walks", "costs")  # the other verbs of facts
-FOOD: frozenset[str] = frozenset("apples pears plums eggs cookies cakes lemons oranges bananas nuts".split())
+FOOD: frozenset[str] = frozenset(
+    ["apples", "pears", "plums", "eggs", "cookies", "cakes", "lemons", "oranges", "bananas", "nuts"]
+)
 
 
 def words() -> list[str]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 MULTIPLIES_BF16: bool = torch.cpu._is_avx512_bf16_supported()
 """Whether training on this processor is faster with matrix products in BF16."""
 
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The shape of the model; field names as in transformers' ``LlamaConfig``."""

@@ -11,21 +11,26 @@ import torch
 from train.curriculum import (
     BLOCK_COUNT,
     DEEP_OFFSET,
+    POINTER_LAYER,
     Branch,
     Readout,
     Sample,
     alone,
     alpha_k,
+    asked_of,
+    deep_taps,
     grounding,
     lambda_t,
     lay_out,
     loss_sum,
+    pointers,
     readouts_correct,
     refinement,
 )
 from train.data import draw
 from train.evaluate import chain_accuracy
 from train.model import Llama, ModelConfig
+from train.problems import Operation, Problem
 from train.run import CONTROLS, Options, batch_of
 from train.tokenizer import Vocabulary, build_json
 
@@ -189,3 +194,36 @@ def test_deep_grounding_reads_each_step_at_its_own_layer(model: Llama, vocabular
         state = plain_run(deep_model, tokens)[-1]
         expected = -deep_model.logits(state).log_softmax(-1)[vocabulary.value(made.values[0])[0]]
     torch.testing.assert_close(difference, 0.5 * expected, rtol=1e-4, atol=1e-4)
+
+
+def test_pointers_name_the_subject_of_each_clause(vocabulary: Vocabulary) -> None:
+    """Of two joined facts, each number points at its own subject; "and" between two names ends nothing."""
+    facts = vocabulary.encode(
+        "Tom has 12 pens and Ann has 3 more than Tom. Eva has as many pens as Tom and Ann together."
+    )
+    made = Problem("", "", (), "relations")
+    name = {token: text for text, token in vocabulary.ids.items()}
+    seen = [
+        (name[facts[tap.place]], tap.layer - POINTER_LAYER, name[tap.token])
+        for tap in pointers(made, facts, vocabulary, 1.0)
+    ]
+    assert seen == [
+        ("2", 0, "ĠTom"),
+        ("Ġand", 1, "ĠTom"),
+        ("3", 0, "ĠAnn"),
+        (".", 1, "ĠAnn"),
+        (".", 0, "ĠTom"),
+        (".", 1, "ĠEva"),
+    ]
+
+
+def test_a_shop_question_points_at_what_is_bought(vocabulary: Vocabulary) -> None:
+    made = Problem("A pen costs 2 dollars.", "Tom buys 3 pens. How much does Tom pay?", (Operation("*", 2, 3),), "shop")
+    asked = asked_of(made, vocabulary)
+    targets = {
+        asked[tap.place]: tap.token for tap in deep_taps(made, asked, vocabulary, 1.0) if tap.layer == POINTER_LAYER
+    }
+    assert targets == {
+        vocabulary.ids["Ġpens"]: vocabulary.ids["Ġpen"],
+        vocabulary.ids["?"]: vocabulary.ids["ĠTom"],
+    }
