@@ -46,6 +46,8 @@ PAST: dict[str, str] = {
 }  # fmt: skip
 VERBS: tuple[str, ...] = ("owns", "collects", "holds", "is", "walks", "costs")  # the other verbs of facts
 FOOD: frozenset[str] = frozenset(
+    ("apples", "pears", "plums", "eggs", "cookies", "cakes", "lemons", "oranges", "bananas", "nuts")
+)
     ["apples", "pears", "plums", "eggs", "cookies", "cakes", "lemons", "oranges", "bananas", "nuts"]
 )
 
