@@ -48,8 +48,6 @@ VERBS: tuple[str, ...] = ("owns", "collects", "holds", "is", "walks", "costs")  
 FOOD: frozenset[str] = frozenset(
     ("apples", "pears", "plums", "eggs", "cookies", "cakes", "lemons", "oranges", "bananas", "nuts")
 )
-    ["apples", "pears", "plums", "eggs", "cookies", "cakes", "lemons", "oranges", "bananas", "nuts"]
-)
 
 
 def words() -> list[str]:
