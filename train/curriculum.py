@@ -17,7 +17,7 @@ Stage 2, *refinement*: always K = 8 blocks, and every readout predicts the answe
 
 One addition to the paper, for a small model trained from scratch: *deep grounding*. All blocks run through the same
 few layers at once, so a step can only build on an earlier one whose value exists some layers below the top. So the
-state at the end of block t, read after DEEP_OFFSET + t layers, also learns to give r_{t+1}. It costs no position and
+state at the end of block t, read after DEEP_LAYERS[t-1] layers, also learns to give r_{t+1}. It costs no position and
 nothing at inference; ``deep_weight=0`` gives the paper's losses alone. In the same way the state at the end of a
 sentence learns early whom it is about and to whom it refers, and the state at the end of the question who is asked
 for (*pointers*): finding the sentence that the question needs is then a comparison of two states.
@@ -40,7 +40,7 @@ BLOCK_COUNT = 8  # K
 BLOCK_SIZE = 2  # M
 DIRECT_WEIGHT = 0.1  # weight of readout 0 (no block) in the samples that carry it
 BEHIND_WEIGHT = 0.5  # of a readout behind the last step, in stage 1
-DEEP_OFFSET = 5  # step t is to be known after DEEP_OFFSET + t layers
+DEEP_LAYERS = (5, 7, 8, 9, 10)  # after so many layers step 1, 2, … is to be known
 POINTER_LAYER = 3  # after so many layers it is to be known to whom a sentence refers, one higher whom it is about
 POINTED = (
     "relations",
@@ -159,13 +159,13 @@ def refinement(problem: Problem, vocabulary: Vocabulary, deep_weight: float = 0.
 
 
 def deep_taps(problem: Problem, asked: list[int], vocabulary: Vocabulary, weight: float) -> list[Tap]:
-    """Deep grounding: step t at the end of block t, after DEEP_OFFSET + t layers; and who or what is asked for."""
+    """Deep grounding: step t at the end of block t, after DEEP_LAYERS[t-1] layers; and who or what is asked for."""
     if weight <= 0:
         return []
     block = len(vocabulary.block)
     taps = [
-        Tap(DEEP_OFFSET + t, len(asked) + t * block - 1, value, weight)
-        for t, value in enumerate(steps_of(problem, vocabulary), start=1)
+        Tap(layer, len(asked) + t * block - 1, value, weight)
+        for t, (layer, value) in enumerate(zip(DEEP_LAYERS, steps_of(problem, vocabulary), strict=False), start=1)
     ]
     if problem.kind in POINTED:
         named = [vocabulary.entities[token] for token in asked if token in vocabulary.entities]

@@ -10,7 +10,7 @@ import torch
 
 from train.curriculum import (
     BLOCK_COUNT,
-    DEEP_OFFSET,
+    DEEP_LAYERS,
     POINTER_LAYER,
     Branch,
     Readout,
@@ -181,7 +181,7 @@ def test_padding_changes_no_loss(model: Llama, vocabulary: Vocabulary) -> None:
 
 def test_deep_grounding_reads_each_step_at_its_own_layer(model: Llama, vocabulary: Vocabulary) -> None:
     """In a model one layer higher than that, only step 1 is read below the top, at block 1's end."""
-    deep_model = Llama(ModelConfig(len(vocabulary), 64, 64, DEEP_OFFSET + 2, 4, 2))
+    deep_model = Llama(ModelConfig(len(vocabulary), 64, 64, DEEP_LAYERS[0] + 1, 4, 2))
     deep_model.initialise(1)
     made = draw(random.Random(7), "train", 2, kind="numbers")
     plain, deep = (alone(made, grounding(made, vocabulary, 0.0, weight), vocabulary) for weight in (0.0, 0.5))
@@ -190,7 +190,7 @@ def test_deep_grounding_reads_each_step_at_its_own_layer(model: Llama, vocabular
         difference = loss_sum(deep_model, lay_out([deep], vocabulary)) - loss_sum(
             deep_model, lay_out([plain], vocabulary)
         )
-        deep_model.layers = deep_model.layers[: DEEP_OFFSET + 1]
+        deep_model.layers = deep_model.layers[: DEEP_LAYERS[0]]
         state = plain_run(deep_model, tokens)[-1]
         expected = -deep_model.logits(state).log_softmax(-1)[vocabulary.value(made.values[0])[0]]
     torch.testing.assert_close(difference, 0.5 * expected, rtol=1e-4, atol=1e-4)
