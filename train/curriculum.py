@@ -41,6 +41,8 @@ BLOCK_SIZE = 2  # M
 DIRECT_WEIGHT = 0.1  # weight of readout 0 (no block) in the samples that carry it
 BEHIND_WEIGHT = 0.5  # of a readout behind the last step, in stage 1
 DEEP_LAYERS = (5, 7, 8, 9, 10)  # after so many layers step 1, 2, … is to be known
+LATE_LAYERS = (7, 9)  # the same for LATE kinds, where the facts that count must be found first, from the question back
+LATE = ("relations", "two-stories", "shop")
 POINTER_LAYER = 3  # after so many layers it is to be known to whom a sentence refers, one higher whom it is about
 POINTED = (
     "relations",
@@ -159,13 +161,14 @@ def refinement(problem: Problem, vocabulary: Vocabulary, deep_weight: float = 0.
 
 
 def deep_taps(problem: Problem, asked: list[int], vocabulary: Vocabulary, weight: float) -> list[Tap]:
-    """Deep grounding: step t at the end of block t, after DEEP_LAYERS[t-1] layers; and who or what is asked for."""
+    """Deep grounding: step t at the end of block t, after as many layers as its kind gives it; and who or what is asked for."""
     if weight <= 0:
         return []
     block = len(vocabulary.block)
+    layers = LATE_LAYERS if problem.kind in LATE else DEEP_LAYERS
     taps = [
         Tap(layer, len(asked) + t * block - 1, value, weight)
-        for t, (layer, value) in enumerate(zip(DEEP_LAYERS, steps_of(problem, vocabulary), strict=False), start=1)
+        for t, (layer, value) in enumerate(zip(layers, steps_of(problem, vocabulary), strict=False), start=1)
     ]
     if problem.kind in POINTED:
         named = [vocabulary.entities[token] for token in asked if token in vocabulary.entities]
