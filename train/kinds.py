@@ -421,7 +421,9 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     rng.shuffle(facts)
     money = 0
     if left_question:
-        money = rng.randint(draw.value(paid) + 1, max(draw.value(paid) + 1, min(max_value, draw.value(paid) + 6)))
+        if draw.value(paid) >= max_value:
+            raise Rejected
+        money = rng.randint(draw.value(paid) + 1, max_value)
         draw.apply("-", money, paid)
         facts.insert(rng.choice((0, len(facts))), f"{name} has {money} dollars.")
     told = " ".join(facts)

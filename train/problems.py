@@ -149,14 +149,14 @@ class Draw:
     def value(self, operand: Operand) -> int:
         return operand if isinstance(operand, int) else self.values[operand.index]
 
-    def number(self, low: int = 2, high: int = 6) -> int:
-        """A number for the text, small ones more often than large ones. Raises Rejected for an empty range."""
+    def number(self, low: int = 2, high: int = 7) -> int:
+        """A number for the text. Raises Rejected for an empty range."""
         high = min(high, self.max_value)
         if high < low:
             raise Rejected
-        return self.rng.randint(low, self.rng.randint(low, high))
+        return self.rng.randint(low, high)
 
-    def below(self, operand: Operand, high: int = 6) -> int:
+    def below(self, operand: Operand, high: int = 7) -> int:
         """A number of 2 or more that can be taken from ``operand`` and leaves something."""
         return self.number(2, min(high, self.value(operand) - 1))
 
