@@ -399,21 +399,21 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
         facts.append(_sentence("{a} costs {n} dollars {kind} than {b}.", a=a, n=number, kind=kind, b=b))
         price.append((item, record.apply("+" if kind == "more" else "-", previous[1], number)))
 
-    start = draw.number(2, 9)
+    start = draw.number(2, 12)
     price.append((goods.pop(), start))
     facts.append(_sentence("{a} costs {n} dollars.", a=_article(price[0][0][0]), n=start))
     for _ in range(n_relations):
         relate(price[-1], draw)
-    count = draw.number(2, 4)
+    count = draw.number(2, 6)
     main = price[-1]
     basket = [(main, count)]
     if two:
         if len(price) == 1:
-            price.append((goods.pop(), draw.number(2, 9)))
+            price.append((goods.pop(), draw.number(2, 12)))
             facts.append(_sentence("{a} costs {n} dollars.", a=_article(price[1][0][0]), n=draw.value(price[1][1])))
-            basket.append((price[1], draw.number(2, 3)))
+            basket.append((price[1], draw.number(2, 4)))
         else:
-            basket.append((price[rng.randrange(len(price) - 1)], draw.number(2, 3)))
+            basket.append((price[rng.randrange(len(price) - 1)], draw.number(2, 4)))
     paid = _pay(draw, basket)
     side = draw.copy()
     if rng.random() < 0.4:
@@ -443,7 +443,7 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     others = []
     for entry in price:
         more = side.copy()
-        other = [(entry, rng.randint(2, 4))]
+        other = [(entry, rng.randint(2, 6))]
         try:
             quantity = _pay(more, other)
             asks_left = money > more.value(quantity) and rng.random() < 0.5

@@ -82,15 +82,15 @@ class Options:
     compile: bool = False
 
 
-# Curriculum within the curriculum: up to which progress of the run, weights of 1..5 steps, and the shares of two kinds
-# of practice: bare arithmetic ("numbers": short, the same arithmetic and chaining as in the word problems) and looking
-# up ("lookup": who has what).
-DIFFICULTY: tuple[tuple[float, tuple[float, ...], float, float], ...] = (
-    (0.02, (1, 1, 0, 0, 0), 1.0, 0.0),
-    (0.10, (1, 1, 0, 0, 0), 0.15, 0.5),
-    (0.20, (1, 2, 1, 0, 0), 0.1, 0.2),
-    (0.35, (1, 4, 3, 1, 1), 0.05, 0.15),
-    (1.01, (0.5, 6, 4, 2, 2), 0.03, 0.08),
+# Curriculum within the curriculum: up to which progress of the run, weights of 1..5 steps, and the shares of practice: bare
+# arithmetic ("numbers": short, the same arithmetic and chaining as in the word problems), looking up ("lookup": who has
+# what), and at the end more of the kinds that are learnt last.
+DIFFICULTY: tuple[tuple[float, tuple[float, ...], dict[str, float]], ...] = (
+    (0.02, (1, 1, 0, 0, 0), {"numbers": 1.0}),
+    (0.10, (1, 1, 0, 0, 0), {"numbers": 0.15, "lookup": 0.5}),
+    (0.20, (1, 2, 1, 0, 0), {"numbers": 0.1, "lookup": 0.2}),
+    (0.35, (1, 4, 3, 1, 1), {"numbers": 0.05, "lookup": 0.15}),
+    (1.01, (0.5, 6, 4, 2, 2), {"numbers": 0.03, "lookup": 0.04, "shop": 0.1, "two-stories": 0.05}),
 )
 
 
@@ -103,12 +103,12 @@ def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: floa
     A step has a fixed number of positions, not of samples, so that steps of short problems hold many of them.
     """
     rng = random.Random(f"{options.seed}/{step}")
-    _, weights, numbers, lookup = next(row for row in DIFFICULTY if progress < row[0])
+    _, weights, practice = next(row for row in DIFFICULTY if progress < row[0])
     most_steps = max(n for n, weight in enumerate(weights, start=1) if weight > 0)
     samples: list[Sample] = []
     positions = 0
     while positions < options.batch_positions:
-        kind = rng.choices(("numbers", "lookup", None), (numbers, lookup, 1 - numbers - lookup))[0]
+        kind = rng.choices((*practice, None), (*practice.values(), 1 - sum(practice.values())))[0]
         n_steps = 1 if kind == "lookup" else rng.choices((1, 2, 3, 4, 5), weights)[0]
         main = draw(rng, "train", n_steps, kind=kind)
         others = [
