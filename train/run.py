@@ -82,9 +82,9 @@ class Options:
     compile: bool = False
 
 
-# Curriculum within the curriculum: up to which progress of the run, weights of 1..5 steps, and the shares of practice: bare
-# arithmetic ("numbers": short, the same arithmetic and chaining as in the word problems), looking up ("lookup": who has
-# what), and at the end more of the kinds that are learnt last.
+# Curriculum within the curriculum: up to which progress of the run, weights of 1..5 steps, and the shares of practice:
+# bare arithmetic ("numbers": short, the same arithmetic and chaining as in the word problems), looking up ("lookup": who
+# has what), and at the end more of the kinds that are learnt last.
 DIFFICULTY: tuple[tuple[float, tuple[float, ...], dict[str, float]], ...] = (
     (0.02, (1, 1, 0, 0, 0), {"numbers": 1.0}),
     (0.10, (1, 1, 0, 0, 0), {"numbers": 0.15, "lookup": 0.5}),
