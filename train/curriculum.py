@@ -161,7 +161,7 @@ def refinement(problem: Problem, vocabulary: Vocabulary, deep_weight: float = 0.
 
 
 def deep_taps(problem: Problem, asked: list[int], vocabulary: Vocabulary, weight: float) -> list[Tap]:
-    """Deep grounding: step t at the end of block t, after as many layers as its kind gives; who or what is asked for."""
+    """Deep grounding: step t at the end of block t, after as many layers as its kind gives; who or what is asked."""
     if weight <= 0:
         return []
     block = len(vocabulary.block)

@@ -83,14 +83,14 @@ class Options:
 
 
 # Curriculum within the curriculum: up to which progress of the run, weights of 1..5 steps, and the shares of practice:
-# bare arithmetic ("numbers": short, the same arithmetic and chaining as in the word problems), looking up ("lookup": who
-# has what), and at the end more of the kinds that are learnt last.
+# bare arithmetic ("numbers": short, the same arithmetic and chaining as in the word problems), looking up ("lookup":
+# who has what), and at the end more of the kinds that are learnt last.
 DIFFICULTY: tuple[tuple[float, tuple[float, ...], dict[str, float]], ...] = (
     (0.02, (1, 1, 0, 0, 0), {"numbers": 1.0}),
     (0.10, (1, 1, 0, 0, 0), {"numbers": 0.15, "lookup": 0.5}),
     (0.20, (1, 2, 1, 0, 0), {"numbers": 0.1, "lookup": 0.2}),
     (0.35, (1, 4, 3, 1, 1), {"numbers": 0.05, "lookup": 0.15}),
-    (1.01, (0.5, 6, 4, 2, 2), {"numbers": 0.03, "lookup": 0.04, "shop": 0.1, "two-stories": 0.05}),
+    (1.01, (0.5, 7, 4, 2, 2), {"numbers": 0.03, "relations": 0.15, "shop": 0.1, "two-stories": 0.06}),
 )
 
 
