@@ -61,3 +61,4 @@ void bind_quantize(nanobind::module_ & m);
 void bind_importance(nanobind::module_ & m);
 void bind_limits(nanobind::module_ & m);
 void bind_round_trip(nanobind::module_ & m);
+void bind_kernels(nanobind::module_ & m);

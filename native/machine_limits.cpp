@@ -14,6 +14,7 @@
 #include <ggml.h>
 
 #include "errors.h"
+#include "kernels/buffer_type.h"
 
 namespace rim {
 
@@ -182,6 +183,7 @@ std::vector<double> product_rate(const Product & product, int32_t n_threads, int
     const ggml_type type = type_of(product.type);
     check(product.rows > 0 && product.inner > 0 && product.columns > 0 && product.inner % ggml_blck_size(type) == 0,
           "a product of " + product.type + " needs an inner size that is a multiple of " + std::to_string(ggml_blck_size(type)));
+    kernels::install();
     ggml_backend_dev_t device = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
     const ggml_backend_ptr backend(device ? ggml_backend_dev_init(device, nullptr) : nullptr);
     if (!backend) {

@@ -11,6 +11,7 @@
 #include "errors.h"
 #include "gguf_check.h"
 #include "gguf_file.h"
+#include "kernels/buffer_type.h"
 #include "log.h"
 #include "text.h"
 
@@ -50,7 +51,10 @@ struct Progress {
 
 void init_backend() {
     static std::once_flag once;
-    std::call_once(once, llama_backend_init);
+    std::call_once(once, [] {
+        llama_backend_init();
+        kernels::install();
+    });
 }
 
 // What to say of a file that libllama refuses with this error line.

@@ -97,6 +97,7 @@ NB_MODULE(_native, m) {
     bind_importance(m);
     bind_limits(m);
     bind_round_trip(m);
+    bind_kernels(m);
 
     if (nb::cast<std::string>(m.attr("__name__")) == "rim_edge._native") {  // not when the build makes the stub
         nb::module_::import_("rim_edge._library").attr("attach")(m);

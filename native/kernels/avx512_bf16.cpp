@@ -1,0 +1,123 @@
+// avx512_bf16.cpp: products of BF16 weights with AVX-512 BF16. Compiled with these instructions; entered only where the processor has them.
+//
+// Activations are rounded to BF16 (as libllama does), pairs of products are added to float sums, in the order of k for every value.
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernel.h"
+#include "layout.h"
+
+namespace rim::kernels {
+
+namespace {
+
+constexpr int panel_tiles = 4;
+constexpr int panel_tokens = 6;
+constexpr int64_t panel_pairs = 64;  // with 4 tiles 16 KiB of weights, which stay in L1 from token to token
+
+size_t prepared_bytes(int64_t inner, int64_t n_tokens) { return static_cast<size_t>(inner * n_tokens) * 2; }
+
+void prepare(const float * values, int64_t token, int64_t first, int64_t end, const Prepared & prepared) {
+    uint8_t * const to = prepared.bytes + static_cast<size_t>(token * prepared.inner) * 2;
+    for (int64_t k = first; k < end; k += block_values) {
+        const __m512bh both = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(values + k + 16), _mm512_loadu_ps(values + k));
+        memcpy(to + k * 2, &both, sizeof both);
+    }
+}
+
+inline __m512bh load(const uint8_t * bytes) {
+    const __m512i bits = _mm512_loadu_si512(bytes);
+    __m512bh pairs;
+    memcpy(&pairs, &bits, sizeof pairs);
+    return pairs;
+}
+
+inline __m512bh broadcast(const uint8_t * pair) {
+    int32_t word;
+    memcpy(&word, pair, sizeof word);
+    const __m512i bits = _mm512_set1_epi32(word);
+    __m512bh pairs;
+    memcpy(&pairs, &bits, sizeof pairs);
+    return pairs;
+}
+
+template <int R, int T>
+void sum(const uint8_t * tiles, size_t tile_size, const uint8_t * tokens, size_t token_size, int64_t first, int64_t end, float * out,
+         size_t out_stride) {
+    __m512 sums[R][T];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) {
+            sums[r][t] = first == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(out + t * out_stride + r * tile_rows);
+        }
+    }
+    for (int64_t pair = first; pair < end; ++pair) {
+        __m512bh w[R];
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+            w[r] = load(tiles + static_cast<size_t>(r) * tile_size + pair * 64);
+        }
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) {
+            const __m512bh a = broadcast(tokens + static_cast<size_t>(t) * token_size + pair * 4);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r) {
+                sums[r][t] = _mm512_dpbf16_ps(sums[r][t], w[r], a);
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) {
+            _mm512_storeu_ps(out + t * out_stride + r * tile_rows, sums[r][t]);
+        }
+    }
+}
+
+template <int R> void tiles_of(const uint8_t * tiles, size_t tile_size, const Prepared & prepared, const Part & part, float * out, size_t out_stride) {
+    const size_t token_size = static_cast<size_t>(prepared.inner) * 2;
+    const int64_t n_pairs = prepared.inner / 2;
+    const int64_t step = part.end_token - part.first_token <= panel_tokens ? n_pairs : panel_pairs;
+    for (int64_t first = 0; first < n_pairs; first += step) {
+        const int64_t end = std::min(first + step, n_pairs);
+        for (int64_t token = part.first_token; token < part.end_token; token += panel_tokens) {
+            const uint8_t * const from = prepared.bytes + static_cast<size_t>(token) * token_size;
+            float * const to = out + token * out_stride;
+            switch (std::min<int64_t>(panel_tokens, part.end_token - token)) {
+                case 1: sum<R, 1>(tiles, tile_size, from, token_size, first, end, to, out_stride); break;
+                case 2: sum<R, 2>(tiles, tile_size, from, token_size, first, end, to, out_stride); break;
+                case 3: sum<R, 3>(tiles, tile_size, from, token_size, first, end, to, out_stride); break;
+                case 4: sum<R, 4>(tiles, tile_size, from, token_size, first, end, to, out_stride); break;
+                case 5: sum<R, 5>(tiles, tile_size, from, token_size, first, end, to, out_stride); break;
+                default: sum<R, panel_tokens>(tiles, tile_size, from, token_size, first, end, to, out_stride); break;
+            }
+        }
+    }
+}
+
+void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride) {
+    const size_t tile_size = tile_bytes(*layout_of(GGML_TYPE_BF16), prepared.inner);
+    for (int64_t tile = part.first_tile; tile < part.end_tile;) {
+        const uint8_t * const bytes = tiles + static_cast<size_t>(tile) * tile_size;
+        if (part.end_tile - tile >= panel_tiles) {
+            tiles_of<panel_tiles>(bytes, tile_size, prepared, part, out + tile * tile_rows, out_stride);
+            tile += panel_tiles;
+        } else {
+            tiles_of<1>(bytes, tile_size, prepared, part, out + tile * tile_rows, out_stride);
+            tile += 1;
+        }
+    }
+}
+
+}  // namespace
+
+const Kernel * avx512_bf16_kernel(ggml_type type) noexcept {
+    static constexpr Kernel kernel{"AVX-512 BF16", &prepared_bytes, &prepare, &multiply};
+    return type == GGML_TYPE_BF16 ? &kernel : nullptr;
+}
+
+}  // namespace rim::kernels

@@ -1,0 +1,180 @@
+#include "buffer_type.h"
+
+#include <dlfcn.h>
+#include <llama.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+
+#include "ggml_private.h"
+#include "kernel.h"
+#include "layout.h"
+#include "pack.h"
+#include "product.h"
+
+namespace rim::kernels {
+
+namespace {
+
+using namespace ggml_private;
+
+constexpr const char * our_name = "RIM_EDGE";
+
+Functions functions;  // of libggml-cpu, set once by install()
+
+bool can_hold(const ggml_tensor * tensor) {
+    return ggml_n_dims(tensor) <= 2 && fits(tensor->type, tensor->ne[0], tensor->ne[1]) && kernel_for(tensor->type);
+}
+
+ggml_backend_buffer_type_t our_type();
+
+bool is_ours(const ggml_tensor * weights) { return weights && weights->buffer && ggml_backend_buffer_get_type(weights->buffer) == our_type(); }
+
+// ---- a weight's products
+
+class Traits : public TensorTraits {
+  public:
+    bool work_size(int, const ggml_tensor * op, size_t & size) override {
+        size = product_work_size(op);
+        return true;
+    }
+    bool compute_forward(ComputeParams * params, ggml_tensor * op) override {
+        compute_product(functions, *params, op);
+        return true;
+    }
+};
+
+Traits traits;
+
+class Context : public ExtraBufferType {
+  public:
+    bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) override {
+        const ggml_tensor * const weights = op->src[0];
+        const ggml_tensor * const input = op->src[1];
+        return op->op == GGML_OP_MUL_MAT && is_ours(weights) && !weights->view_src && can_hold(weights) && input->type == GGML_TYPE_F32 &&
+               input->nb[0] == sizeof(float) && op->type == GGML_TYPE_F32 && ggml_is_contiguous(op) &&
+               (!input->buffer || ggml_backend_buffer_is_host(input->buffer));
+    }
+    TensorTraits * get_tensor_traits(const ggml_tensor * op) override {
+        return op->op == GGML_OP_MUL_MAT && is_ours(op->src[0]) ? static_cast<TensorTraits *>(op->src[0]->extra) : nullptr;
+    }
+};
+
+// ---- buffers: the CPU back end's own memory, with our way of filling it
+
+ggml_status init_tensor(ggml_backend_buffer_t, ggml_tensor * tensor) {
+    tensor->extra = can_hold(tensor) ? static_cast<TensorTraits *>(&traits) : nullptr;
+    return GGML_STATUS_SUCCESS;
+}
+
+void set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
+    GGML_ASSERT(offset == 0 && size == ggml_nbytes(tensor));  // libllama loads whole tensors
+    if (tensor->extra) {
+        pack(tensor->type, static_cast<const uint8_t *>(data), tensor->ne[0], tensor->ne[1], static_cast<uint8_t *>(tensor->data));
+    } else {
+        memcpy(tensor->data, data, size);
+    }
+}
+
+const char * get_name(ggml_backend_buffer_type_t) { return our_name; }
+
+ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t type, size_t size) {
+    const ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
+    if (buffer) {
+        auto * const mirror = reinterpret_cast<Buffer *>(buffer);
+        mirror->type = type;
+        mirror->interface.init_tensor = init_tensor;
+        mirror->interface.set_tensor = set_tensor;
+        mirror->interface.get_tensor = nullptr;
+        mirror->interface.cpy_tensor = nullptr;
+        if (size) {
+            prefer_large_pages(ggml_backend_buffer_get_base(buffer), size);
+        }
+    }
+    return buffer;
+}
+
+size_t get_alignment(ggml_backend_buffer_type_t) { return tile_alignment; }
+
+size_t get_alloc_size(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
+    if (!can_hold(tensor)) {
+        return ggml_nbytes(tensor);
+    }
+    return tile_bytes(*layout_of(tensor->type), tensor->ne[0]) * static_cast<size_t>(tensor->ne[1] / tile_rows);
+}
+
+ggml_backend_buffer_type_t our_type() {
+    static Context context;
+    static BufferType type = {{get_name, alloc_buffer, get_alignment, nullptr, get_alloc_size, nullptr},
+                              ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU),
+                              static_cast<ExtraBufferType *>(&context)};
+    return reinterpret_cast<ggml_backend_buffer_type_t>(&type);
+}
+
+// ---- installing
+
+template <typename Function> bool find(const char * name, Function & function) {
+    function = reinterpret_cast<Function>(dlsym(RTLD_DEFAULT, name));
+    return function != nullptr;
+}
+
+// Why nothing can be installed, "" if all is well and `functions` and `types` are set.
+std::string obstacle(ExtraBufferTypes & types) {
+    const char * const wish = std::getenv("RIM_EDGE_KERNELS");
+    if (wish && strcmp(wish, "0") == 0) {
+        return "RIM_EDGE_KERNELS=0 is set";
+    }
+    if (!kernel_for(GGML_TYPE_Q8_0)) {
+        return "this processor or this build lacks AVX-512 with VNNI";
+    }
+    if (strcmp(ggml_version(), ggml_version_mirrored) != 0 || strcmp(llama_version(), llama_version_mirrored) != 0) {
+        return std::string("they are made for ggml ") + ggml_version_mirrored + ", this is " + ggml_version();
+    }
+    if (!find(extra_buffer_types_symbol, types) || !find("ggml_barrier", functions.barrier) ||
+        !find("ggml_threadpool_chunk_set", functions.chunk_set) || !find("ggml_threadpool_chunk_add", functions.chunk_add)) {
+        return "libggml-cpu does not offer what they need";
+    }
+    if (!ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)) {
+        return "ggml has no CPU device";
+    }
+    return "";
+}
+
+State try_install() {
+    State result{};
+    ExtraBufferTypes types = nullptr;
+    result.reason = obstacle(types);
+    if (!result.reason.empty()) {
+        return result;
+    }
+    // Before libllama's repacked layouts, behind types for matrix units such as Intel's AMX.
+    auto & list = types();
+    const auto place = std::find_if(list.begin(), list.end(), [](ggml_backend_buffer_type_t type) {
+        return strcmp(ggml_backend_buft_name(type), "CPU_REPACK") == 0;
+    });
+    list.insert(place, our_type());
+    result.active = true;
+    for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
+        const auto type = static_cast<ggml_type>(i);
+        if (const Kernel * const kernel = kernel_for(type)) {
+            result.types.emplace_back(ggml_type_name(type));
+            if (result.instructions.find(kernel->name) == std::string::npos) {
+                result.instructions += (result.instructions.empty() ? "" : ", ") + std::string(kernel->name);
+            }
+        }
+    }
+    return result;
+}
+
+}  // namespace
+
+const State & state() {
+    static const State state = try_install();
+    return state;
+}
+
+void install() { state(); }
+
+}  // namespace rim::kernels

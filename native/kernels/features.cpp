@@ -1,0 +1,23 @@
+// features.cpp: asks the compiler's run-time support, which reads cpuid and whether the system saves the wide registers.
+#include "features.h"
+
+namespace rim::kernels {
+
+#if defined(RIM_KERNELS_AVX512)
+
+bool has_avx512_vnni() noexcept {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
+}
+
+bool has_avx512_bf16() noexcept { return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16"); }
+
+#else
+
+bool has_avx512_vnni() noexcept { return false; }
+bool has_avx512_bf16() noexcept { return false; }
+
+#endif
+
+}  // namespace rim::kernels

@@ -1,0 +1,44 @@
+// kernel.h: what a kernel offers to whoever runs it: activations are prepared once, then any part of the result may be computed by any thread.
+//
+// A value of the result is summed in one fixed order over k, whatever the batch, the part or the thread: so it does not depend on how many
+// tokens ran together.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <ggml.h>
+
+namespace rim::kernels {
+
+// Activations as the kernels read them, in one buffer of prepared_bytes().
+struct Prepared {
+    uint8_t * bytes;
+    int64_t inner;     // values of a token
+    int64_t n_tokens;
+};
+
+// A part of the result: rows of whole tiles, and tokens.
+struct Part {
+    int64_t first_tile, end_tile;
+    int64_t first_token, end_token;
+};
+
+struct Kernel {
+    const char * name;  // instruction set
+    size_t (*prepared_bytes)(int64_t inner, int64_t n_tokens);
+    // Prepares values [first, end) of one token, both multiples of 32 (or `inner`).
+    void (*prepare)(const float * values, int64_t token, int64_t first, int64_t end, const Prepared & prepared);
+    // out[token * out_stride + row] of a part.
+    void (*multiply)(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride);
+};
+
+// The best kernel of this processor, nullptr where it has none for the type.
+const Kernel * kernel_for(ggml_type type) noexcept;
+
+// ---- one per instruction set; may be called only where the processor has it (features.h)
+
+const Kernel * avx512_vnni_kernel(ggml_type type) noexcept;
+const Kernel * avx512_bf16_kernel(ggml_type type) noexcept;
+
+}  // namespace rim::kernels

@@ -1,0 +1,42 @@
+// layout.h: how a weight matrix lies in memory for the kernels.
+//
+// 16 rows are one tile. Of each 32 consecutive values of k a tile holds, for i = 0..7, 64 bytes: lane r (4 bytes) has row r's values 4i..4i+3,
+// so that one multiply-add instruction takes 16 rows x 4 values. In a tile the quants of all blocks come first, then the scales of all
+// blocks. Low bits are kept as nibbles (byte j of a block's 256: the value of group i in the low, of group i+4 in the high half), further bits in planes after them. Nothing is
+// widened on the way: a tile takes the bytes that the file has, plus up to 3 % for the 6-bit scales of Q4_K and Q5_K, kept as bytes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <ggml.h>
+
+namespace rim::kernels {
+
+constexpr int64_t tile_rows = 16;
+constexpr int64_t block_values = 32;
+constexpr size_t tile_alignment = 64;
+
+struct Layout {
+    size_t quant_bytes;    // of one tile, per block of 32 values
+    size_t scale_bytes;    // of one tile, per scale_values
+    int64_t scale_values;  // values that share a set of scales: 32, or 256 for the K types
+};
+
+// The layout of a type, nullptr for a type without kernels.
+const Layout * layout_of(ggml_type type) noexcept;
+
+// Bytes of one tile with rows of `inner` values.
+inline size_t tile_bytes(const Layout & layout, int64_t inner) noexcept {
+    const size_t quants = layout.quant_bytes * static_cast<size_t>(inner / block_values);
+    const size_t scales = layout.scale_bytes * static_cast<size_t>(inner / layout.scale_values);
+    return (quants + scales + tile_alignment - 1) / tile_alignment * tile_alignment;
+}
+
+// Whether a matrix of this shape can be laid out: whole tiles of rows, whole blocks of values.
+bool fits(ggml_type type, int64_t inner, int64_t rows) noexcept;
+
+// Lays out 16 rows of a file (each row_bytes apart) as one tile.
+void pack_tile(ggml_type type, const uint8_t * rows, size_t row_bytes, int64_t inner, uint8_t * tile) noexcept;
+
+}  // namespace rim::kernels
