@@ -1,12 +1,35 @@
 // bind_kernels.cpp: Python face of the kernels (kernels/buffer_type.h). Translates types; decides nothing.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include "bind.h"
 #include "kernels/buffer_type.h"
+#include "kernels/trial.h"
 
 namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Rows = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+nb::object product(const std::string & type, const Bytes & weights, const Rows & values, int32_t n_threads) {
+    const auto rows = static_cast<int64_t>(weights.shape(0));
+    const auto n_tokens = static_cast<int64_t>(values.shape(0));
+    auto * data = new std::vector<float>;
+    const nb::capsule owner(data, [](void * p) noexcept { delete static_cast<std::vector<float> *>(p); });
+    {
+        nb::gil_scoped_release release;
+        *data = rim::kernels::trial_product(type, weights.data(), static_cast<int64_t>(weights.size()), rows,
+                                            static_cast<int64_t>(values.shape(1)), values.data(), n_tokens, n_threads);
+    }
+    return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(data->data(), {values.shape(0), weights.shape(0)}, owner));
+}
+
+}  // namespace
 
 void bind_kernels(nb::module_ & m) {
     using rim::kernels::State;
@@ -17,4 +40,9 @@ void bind_kernels(nb::module_ & m) {
         .def_ro("types", &State::types, "Weight types with a kernel of ours, as ggml names them.");
     m.def("kernels", &rim::kernels::state, nb::rv_policy::reference,
           "The kernels of this process. RIM_EDGE_KERNELS=0 in its environment before the first model leaves all to libllama.");
+    m.def("kernel_product", &product, "type"_a, "weights"_a, "values"_a, "n_threads"_a = 1,
+          nb::sig("def kernel_product(type: str, weights: numpy.typing.NDArray[numpy.uint8], values: numpy.typing.NDArray[numpy.float32], "
+                  "n_threads: int = 1) -> numpy.typing.NDArray[numpy.float32]"),
+          "[n_tokens, rows] float32: one product through ggml and our kernels. weights: [rows, bytes of a row] as in a file; values: "
+          "[n_tokens, inner] float32.\n\nRaises OptionError for a type or shape without a kernel, UnsupportedError where none is active.");
 }

@@ -28,9 +28,7 @@ bool can_hold(const ggml_tensor * tensor) {
     return ggml_n_dims(tensor) <= 2 && fits(tensor->type, tensor->ne[0], tensor->ne[1]) && kernel_for(tensor->type);
 }
 
-ggml_backend_buffer_type_t our_type();
-
-bool is_ours(const ggml_tensor * weights) { return weights && weights->buffer && ggml_backend_buffer_get_type(weights->buffer) == our_type(); }
+bool is_ours(const ggml_tensor * weights) { return weights && weights->buffer && ggml_backend_buffer_get_type(weights->buffer) == buffer_type(); }
 
 // ---- a weight's products
 
@@ -105,14 +103,6 @@ size_t get_alloc_size(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
     return tile_bytes(*layout_of(tensor->type), tensor->ne[0]) * static_cast<size_t>(tensor->ne[1] / tile_rows);
 }
 
-ggml_backend_buffer_type_t our_type() {
-    static Context context;
-    static BufferType type = {{get_name, alloc_buffer, get_alignment, nullptr, get_alloc_size, nullptr},
-                              ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU),
-                              static_cast<ExtraBufferType *>(&context)};
-    return reinterpret_cast<ggml_backend_buffer_type_t>(&type);
-}
-
 // ---- installing
 
 template <typename Function> bool find(const char * name, Function & function) {
@@ -154,7 +144,7 @@ State try_install() {
     const auto place = std::find_if(list.begin(), list.end(), [](ggml_backend_buffer_type_t type) {
         return strcmp(ggml_backend_buft_name(type), "CPU_REPACK") == 0;
     });
-    list.insert(place, our_type());
+    list.insert(place, buffer_type());
     result.active = true;
     for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
         const auto type = static_cast<ggml_type>(i);
@@ -169,6 +159,14 @@ State try_install() {
 }
 
 }  // namespace
+
+ggml_backend_buffer_type_t buffer_type() {
+    static Context context;
+    static BufferType type = {{get_name, alloc_buffer, get_alignment, nullptr, get_alloc_size, nullptr},
+                              ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU),
+                              static_cast<ExtraBufferType *>(&context)};
+    return reinterpret_cast<ggml_backend_buffer_type_t>(&type);
+}
 
 const State & state() {
     static const State state = try_install();

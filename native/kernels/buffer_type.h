@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include <ggml.h>
+#include <ggml-backend.h>
 
 namespace rim::kernels {
 
@@ -25,5 +25,8 @@ void install();
 
 // install() and what came of it.
 const State & state();
+
+// The place itself, for products outside of a model.
+ggml_backend_buffer_type_t buffer_type();
 
 }  // namespace rim::kernels

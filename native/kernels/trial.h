@@ -1,0 +1,15 @@
+// trial.h: one product through ggml's CPU back end and our kernels, to look at its numbers.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace rim::kernels {
+
+// [n_tokens][rows]: weights as in a file (`rows` rows of `inner` values of the type) times n_tokens rows of `inner` values.
+// Throws Error option for shapes and types without a kernel, unsupported where no kernel is active, backend.
+std::vector<float> trial_product(const std::string & type, const uint8_t * weights, int64_t n_weight_bytes, int64_t rows, int64_t inner,
+                                 const float * values, int64_t n_tokens, int32_t n_threads);
+
+}  // namespace rim::kernels
