@@ -25,7 +25,7 @@ constexpr int groups = 8;            // of 4 values in a block
 constexpr int64_t panel_blocks = 8;  // 256 values
 constexpr int panel_tiles = 4;
 constexpr int panel_tokens = 3;
-constexpr int64_t few_tokens = 4;
+constexpr int64_t few_tokens = 8;
 
 #if defined(__GNUC__) && !defined(__clang__)
 #define RIM_INLINE inline __attribute__((always_inline))
@@ -59,7 +59,6 @@ template <class Type> size_t prepared_bytes(int64_t inner, int64_t n_tokens) {
 
 template <class Type> void prepare(const float * values, int64_t token, int64_t first, int64_t end, const Prepared & prepared) {
     const Activations to(prepared);
-    const __m512i ones = _mm512_set1_epi8(1);
     for (int64_t k = first; k < end; k += block_values) {
         const __m512 a = _mm512_loadu_ps(values + k);
         const __m512 b = _mm512_loadu_ps(values + k + 16);
@@ -89,7 +88,6 @@ template <class Type> void prepare(const float * values, int64_t token, int64_t 
             }
         }
     }
-    (void)ones;
 }
 
 RIM_INLINE __m512i broadcast(const int8_t * four) {
@@ -112,7 +110,7 @@ void few(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_
     __m512 sums[R][T];
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int t = 0; t < T; ++t) {
             sums[r][t] = _mm512_setzero_ps();
         }
@@ -133,7 +131,7 @@ void few(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_
             Type::quants(bytes, w);
             __m512 d[2], m;
             Type::scales(tile + quants_size, block, d, &m);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
             for (int t = 0; t < T; ++t) {
                 const int8_t * const a = quants + t * in.inner + block * block_values;
                 const __m512 d_a = _mm512_set1_ps(scales[t * in.n_blocks + block]);
@@ -156,7 +154,7 @@ void few(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_
     }
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int t = 0; t < T; ++t) {
             _mm512_storeu_ps(out + t * out_stride + r * tile_rows, sums[r][t]);
         }
@@ -284,6 +282,37 @@ void many(const Panel & panel, const Activations & in, int64_t first_token, int6
     }
 }
 
+// Brings the weights of the next panel nearer while this one is multiplied: four short runs of memory are too few for the processor to foresee.
+struct Fetch {
+    const uint8_t * runs[panel_tiles];
+    int n_runs;
+    size_t bytes;  // of a run
+    size_t step;   // of a run, at a time
+    size_t done = 0;
+
+    void some() {
+        const size_t end = std::min(done + step, bytes);
+        for (; done < end; done += 64) {
+            for (int r = 0; r < n_runs; ++r) {
+                _mm_prefetch(reinterpret_cast<const char *>(runs[r] + done), _MM_HINT_T1);
+            }
+        }
+    }
+};
+
+template <class Type, int R> Fetch next_panel(const uint8_t * tiles, size_t tile_size, int64_t n_blocks, int64_t first, int64_t n_times) {
+    if (first >= n_blocks) {  // of the next tiles
+        tiles += R * tile_size;
+        first = 0;
+    }
+    Fetch fetch{{}, R, Type::quant_bytes * panel_blocks, 0};
+    fetch.step = (fetch.bytes / static_cast<size_t>(std::max<int64_t>(n_times, 1)) + 63) / 64 * 64;
+    for (int r = 0; r < R; ++r) {
+        fetch.runs[r] = tiles + static_cast<size_t>(r) * tile_size + static_cast<size_t>(first) * Type::quant_bytes;
+    }
+    return fetch;
+}
+
 template <class Type, int R>
 void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_t first_token, int64_t end_token, float * out,
                  size_t out_stride) {
@@ -291,8 +320,10 @@ void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in
     for (int64_t first = 0; first < in.n_blocks; first += panel_blocks) {
         const int64_t n = std::min(panel_blocks, in.n_blocks - first);
         widen<Type, R>(tiles, tile_size, in.n_blocks, first, n, panel);
+        Fetch fetch = next_panel<Type, R>(tiles, tile_size, in.n_blocks, first + n, (end_token - first_token) / panel_tokens);
         int64_t token = first_token;
         for (; token + panel_tokens <= end_token; token += panel_tokens) {
+            fetch.some();
             many<R, panel_tokens, Type::n_scales, Type::has_min>(panel, in, token, first, n, out + token * out_stride, out_stride);
         }
         if (end_token - token == 2) {
@@ -305,11 +336,16 @@ void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in
 
 template <class Type, int R>
 void few_tokens_of(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_t token, int64_t n, float * out, size_t out_stride) {
+    for (; n >= 4; n -= 4) {  // four tokens are what the registers hold; the second time weights come from L2
+        few<Type, R, 4>(tiles, tile_size, in, token, out, out_stride);
+        token += 4;
+        out += 4 * out_stride;
+    }
     switch (n) {
         case 1: few<Type, R, 1>(tiles, tile_size, in, token, out, out_stride); break;
         case 2: few<Type, R, 2>(tiles, tile_size, in, token, out, out_stride); break;
         case 3: few<Type, R, 3>(tiles, tile_size, in, token, out, out_stride); break;
-        default: few<Type, R, 4>(tiles, tile_size, in, token, out, out_stride); break;
+        default: break;
     }
 }
 

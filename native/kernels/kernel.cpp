@@ -1,7 +1,7 @@
 // kernel.cpp: which kernel this processor runs for a type.
 #include "kernel.h"
 
-#include "features.h"
+#include "instructions.h"
 
 namespace rim::kernels {
 

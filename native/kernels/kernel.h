@@ -36,7 +36,7 @@ struct Kernel {
 // The best kernel of this processor, nullptr where it has none for the type.
 const Kernel * kernel_for(ggml_type type) noexcept;
 
-// ---- one per instruction set; may be called only where the processor has it (features.h)
+// ---- one per instruction set; may be called only where the processor has it (instructions.h)
 
 const Kernel * avx512_vnni_kernel(ggml_type type) noexcept;
 const Kernel * avx512_bf16_kernel(ggml_type type) noexcept;

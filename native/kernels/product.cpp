@@ -22,7 +22,7 @@ struct Chunks {
     Chunks(int64_t n_tiles, int64_t n_tokens, int n_threads) {
         constexpr int64_t per_thread = 6;  // so that a thread that was interrupted holds nobody up for long
         const int64_t wanted = per_thread * n_threads;
-        if (n_tokens <= 4) {  // reading weights is all that takes time: long runs of them
+        if (n_tokens <= 8) {  // reading weights is all that takes time: long runs of them
             tiles = std::clamp<int64_t>(rounded_up(n_tiles / wanted, 4), 4, 64);
             tokens = n_tokens;
         } else {

@@ -1,4 +1,4 @@
-// features.h: what this processor and its operating system can do.
+// instructions.h: what this processor and its operating system can do.
 #pragma once
 
 namespace rim::kernels {

@@ -1,5 +1,5 @@
-// features.cpp: asks the compiler's run-time support, which reads cpuid and whether the system saves the wide registers.
-#include "features.h"
+// instructions.cpp: asks the compiler's run-time support, which reads cpuid and whether the system saves the wide registers.
+#include "instructions.h"
 
 namespace rim::kernels {
 
