@@ -84,9 +84,18 @@ template <int R> void tiles_of(const uint8_t * tiles, size_t tile_size, const Pr
     const int64_t step = part.end_token - part.first_token <= panel_tokens ? n_pairs : panel_pairs;
     for (int64_t first = 0; first < n_pairs; first += step) {
         const int64_t end = std::min(first + step, n_pairs);
+        // The next weights come nearer meanwhile, a part with every group of tokens.
+        const uint8_t * const next = end < n_pairs ? tiles + end * 64 : tiles + R * tile_size;
+        const int64_t share = step * panel_tokens / (part.end_token - part.first_token) + 1;
+        int64_t fetched = part.end_token - part.first_token < 24 ? step : 0;  // few tokens leave no time for it
         for (int64_t token = part.first_token; token < part.end_token; token += panel_tokens) {
             const uint8_t * const from = prepared.bytes + static_cast<size_t>(token) * token_size;
             float * const to = out + token * out_stride;
+            for (const int64_t until = std::min(fetched + share, step); fetched < until; ++fetched) {
+                for (int r = 0; r < R; ++r) {
+                    _mm_prefetch(reinterpret_cast<const char *>(next + static_cast<size_t>(r) * tile_size + fetched * 64), _MM_HINT_T1);
+                }
+            }
             switch (std::min<int64_t>(panel_tokens, part.end_token - token)) {
                 case 1: sum<R, 1>(tiles, tile_size, from, token_size, first, end, to, out_stride); break;
                 case 2: sum<R, 2>(tiles, tile_size, from, token_size, first, end, to, out_stride); break;

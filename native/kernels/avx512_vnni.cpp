@@ -307,8 +307,16 @@ template <class Type, int R> Fetch next_panel(const uint8_t * tiles, size_t tile
     }
     Fetch fetch{{}, R, Type::quant_bytes * panel_blocks, 0};
     fetch.step = (fetch.bytes / static_cast<size_t>(std::max<int64_t>(n_times, 1)) + 63) / 64 * 64;
+    constexpr size_t scale_bytes = Type::scale_bytes * panel_blocks / (Type::scale_values / block_values);
     for (int r = 0; r < R; ++r) {
-        fetch.runs[r] = tiles + static_cast<size_t>(r) * tile_size + static_cast<size_t>(first) * Type::quant_bytes;
+        const uint8_t * const tile = tiles + static_cast<size_t>(r) * tile_size;
+        fetch.runs[r] = tile + static_cast<size_t>(first) * Type::quant_bytes;
+        const uint8_t * const scales = tile + Type::quant_bytes * static_cast<size_t>(n_blocks) +
+                                       Type::scale_bytes * static_cast<size_t>(first / (Type::scale_values / block_values));
+#pragma GCC unroll 1
+        for (size_t at = 0; at < scale_bytes; at += 64) {
+            _mm_prefetch(reinterpret_cast<const char *>(scales + at), _MM_HINT_T0);
+        }
     }
     return fetch;
 }

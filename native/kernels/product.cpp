@@ -27,7 +27,8 @@ struct Chunks {
             tokens = n_tokens;
         } else {
             // Four tiles are widened together, for all tokens where there are enough chunks so. The work of widening is worth it for 24 tokens.
-            tiles = 4;
+            // Where rows are few, two tiles: else a thread waits for another's last four.
+            tiles = n_threads > 1 && n_tiles < 16 * n_threads ? 2 : 4;
             const int64_t groups = (n_tiles + tiles - 1) / tiles;
             const int64_t parts = std::clamp<int64_t>((wanted + groups - 1) / groups, 1, std::max<int64_t>(n_tokens / 24, 1));
             tokens = rounded_up((n_tokens + parts - 1) / parts, 6);

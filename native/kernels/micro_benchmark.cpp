@@ -1,0 +1,102 @@
+// micro_benchmark.cpp: the kernels alone, without ggml and the rest of the extension; see docs/kernels.md. One thread, processor time.
+//
+//     micro_benchmark [INNER [ROWS]]
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <memory>
+#include <vector>
+
+#include "kernel.h"
+#include "layout.h"
+
+namespace {
+
+using namespace rim::kernels;
+
+double now() {
+    timespec time;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+// What vpdpbusd gives from registers alone, in operations per second.
+double peak() {
+    constexpr int n = 2000000;
+    __m512i sums[16];
+    for (__m512i & sum : sums) {
+        sum = _mm512_setzero_si512();
+    }
+    const __m512i factor = _mm512_set1_epi32(0x01020304);
+    const double start = now();
+    for (int i = 0; i < n; ++i) {
+#pragma GCC unroll 16
+        for (__m512i & sum : sums) {
+            sum = _mm512_dpbusd_epi32(sum, factor, factor);
+        }
+    }
+    const double seconds = now() - start;
+    volatile int sink = 0;
+    for (const __m512i & sum : sums) {
+        sink = sink + _mm512_reduce_add_epi32(sum);
+    }
+    return 16.0 * n * 128 / seconds;
+}
+
+struct Free {
+    void operator()(void * memory) const { std::free(memory); }
+};
+
+std::unique_ptr<uint8_t, Free> aligned(size_t size) {
+    return std::unique_ptr<uint8_t, Free>(static_cast<uint8_t *>(std::aligned_alloc(64, (size + 4095) / 64 * 64)));
+}
+
+}  // namespace
+
+int main(int count, char ** words) {
+    const int64_t inner = count > 1 ? std::atoll(words[1]) : 2048;
+    const int64_t rows = count > 2 ? std::atoll(words[2]) : 2048;
+    const double limit = std::max({peak(), peak(), peak()});
+    std::printf("%lld rows of %lld values; vpdpbusd from registers: %.0f GOP/s. GOP/s (share) by tokens:\n", static_cast<long long>(rows),
+                static_cast<long long>(inner), limit * 1e-9);
+    for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
+        const auto type = static_cast<ggml_type>(i);
+        const Kernel * const kernel = type == GGML_TYPE_BF16 ? avx512_bf16_kernel(type) : avx512_vnni_kernel(type);
+        if (!kernel || !fits(type, inner, rows)) {
+            continue;
+        }
+        const size_t size = tile_bytes(*layout_of(type), inner) * static_cast<size_t>(rows / tile_rows);
+        const auto weights = aligned(size);
+        for (size_t b = 0; b < size; ++b) {
+            weights.get()[b] = static_cast<uint8_t>((b * 2654435761u >> 13) & 0x3B);  // scales stay ordinary numbers
+        }
+        std::printf("type %2d", i);
+        for (const int64_t n : {1, 4, 8, 32, 74, 106, 512}) {
+            std::vector<float> values(static_cast<size_t>(inner * n));
+            for (size_t v = 0; v < values.size(); ++v) {
+                values[v] = static_cast<float>(v * 40503u % 2001) - 1000.0f;
+            }
+            std::vector<float> out(static_cast<size_t>(rows * n));
+            const auto work = aligned(kernel->prepared_bytes(inner, n));
+            const Prepared prepared{work.get(), inner, n};
+            for (int64_t token = 0; token < n; ++token) {
+                kernel->prepare(values.data() + token * inner, token, 0, inner, prepared);
+            }
+            double best = 1e9;
+            const double end = now() + 0.2;
+            for (int round = 0; round < 2 || now() < end; ++round) {
+                const double start = now();
+                kernel->multiply(weights.get(), prepared, Part{0, rows / tile_rows, 0, n}, out.data(), static_cast<size_t>(rows));
+                best = std::min(best, now() - start);
+            }
+            const double rate = 2.0 * static_cast<double>(inner * rows * n) / best;
+            std::printf("  %lld: %4.0f (%2.0f %%, %3.0f GB/s)", static_cast<long long>(n), rate * 1e-9, 100 * rate / limit,
+                        static_cast<double>(size) / best * 1e-9);
+        }
+        std::printf("\n");
+    }
+    return 0;
+}
