@@ -17,6 +17,21 @@ namespace {
 
 using namespace rim::kernels;
 
+const char * name_of(ggml_type type) {  // ggml itself is not linked
+    switch (type) {
+        case GGML_TYPE_Q4_0: return "Q4_0";
+        case GGML_TYPE_Q4_1: return "Q4_1";
+        case GGML_TYPE_Q5_0: return "Q5_0";
+        case GGML_TYPE_Q5_1: return "Q5_1";
+        case GGML_TYPE_Q8_0: return "Q8_0";
+        case GGML_TYPE_Q4_K: return "Q4_K";
+        case GGML_TYPE_Q5_K: return "Q5_K";
+        case GGML_TYPE_Q6_K: return "Q6_K";
+        case GGML_TYPE_IQ4_NL: return "IQ4_NL";
+        default: return "BF16";
+    }
+}
+
 double now() {
     timespec time;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
@@ -25,7 +40,7 @@ double now() {
 
 // What vpdpbusd gives from registers alone, in operations per second.
 double peak() {
-    constexpr int n = 2000000;
+    constexpr int n = 1000000;
     __m512i sums[16];
     for (__m512i & sum : sums) {
         sum = _mm512_setzero_si512();
@@ -73,7 +88,7 @@ int main(int count, char ** words) {
         for (size_t b = 0; b < size; ++b) {
             weights.get()[b] = static_cast<uint8_t>((b * 2654435761u >> 13) & 0x3B);  // scales stay ordinary numbers
         }
-        std::printf("type %2d", i);
+        std::printf("%-7s", name_of(type));
         for (const int64_t n : {1, 4, 8, 32, 74, 106, 512}) {
             std::vector<float> values(static_cast<size_t>(inner * n));
             for (size_t v = 0; v < values.size(); ++v) {
@@ -86,7 +101,7 @@ int main(int count, char ** words) {
                 kernel->prepare(values.data() + token * inner, token, 0, inner, prepared);
             }
             double best = 1e9;
-            const double end = now() + 0.2;
+            const double end = now() + 0.03;
             for (int round = 0; round < 2 || now() < end; ++round) {
                 const double start = now();
                 kernel->multiply(weights.get(), prepared, Part{0, rows / tile_rows, 0, n}, out.data(), static_cast<size_t>(rows));
@@ -97,6 +112,7 @@ int main(int count, char ** words) {
                         static_cast<double>(size) / best * 1e-9);
         }
         std::printf("\n");
+        std::fflush(stdout);
     }
     return 0;
 }
