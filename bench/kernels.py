@@ -47,7 +47,7 @@ class Side:
             (line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")),
             "0",
         )
-        return {"active": kernels.active, "instructions": kernels.instructions, "load": self._load, "peak": int(peak) / 1e3}
+        return {"active": kernels.active, "instructions": kernels.instructions, "load": self._load, "peak": int(peak) * 1024 / 1e6}
 
     def prefill(self, width: int, seed: int) -> float:
         tokens = [int(token) for token in np.random.default_rng(seed).choice(self._ordinary, width)]

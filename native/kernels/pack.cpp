@@ -18,7 +18,7 @@ namespace rim::kernels {
 
 namespace {
 
-constexpr int64_t tiles_per_step = 8;
+constexpr int64_t tiles_per_step = 16;
 constexpr int64_t values_worth_threads = 1 << 20;
 
 #if defined(__linux__)
@@ -29,24 +29,40 @@ bool is_file_page(uintptr_t address, size_t page) {
     if (file < 0) {
         return false;
     }
+    static_cast<void>(*reinterpret_cast<const volatile uint8_t *>(address));  // a page that is not there yet has no entry
     uint64_t entry = 0;
     const bool read = pread(file, &entry, sizeof entry, static_cast<off_t>(address / page * sizeof entry)) == sizeof entry;
     close(file);
     return read && (entry >> 61 & 1) != 0;
 }
 
-void let_go(const uint8_t * data, size_t size) {
-    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    const uintptr_t start = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
-    const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + size) / page * page;
-    if (start < end && is_file_page(start, page) && is_file_page(end - page, page)) {
-        madvise(reinterpret_cast<void *>(start), end - start, MADV_DONTNEED);  // a later read would bring them back
+// The pages of a mapped file, which a later read would bring back.
+class Source {
+  public:
+    Source(const uint8_t * data, size_t size) : page_(static_cast<size_t>(sysconf(_SC_PAGESIZE))) {
+        const uintptr_t first = reinterpret_cast<uintptr_t>(data) + page_ - 1;
+        const uintptr_t last = reinterpret_cast<uintptr_t>(data) + size - page_;
+        is_file_ = size >= 2 * page_ && is_file_page(first, page_) && is_file_page(last, page_);
     }
-}
+    void let_go(const uint8_t * data, size_t size) const {
+        const uintptr_t start = (reinterpret_cast<uintptr_t>(data) + page_ - 1) / page_ * page_;
+        const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + size) / page_ * page_;
+        if (is_file_ && start < end) {
+            madvise(reinterpret_cast<void *>(start), end - start, MADV_DONTNEED);
+        }
+    }
+
+  private:
+    size_t page_;
+    bool is_file_;
+};
 
 #else
 
-void let_go(const uint8_t *, size_t) {}
+struct Source {
+    Source(const uint8_t *, size_t) {}
+    void let_go(const uint8_t *, size_t) const {}
+};
 
 #endif
 
@@ -67,12 +83,17 @@ void pack(ggml_type type, const uint8_t * data, int64_t inner, int64_t rows, uin
     const size_t row_bytes = ggml_row_size(type, inner);
     const size_t tile_size = tile_bytes(*layout_of(type), inner);
     const int64_t n_tiles = rows / tile_rows;
+    const size_t size = row_bytes * static_cast<size_t>(rows);
+    const Source source(data, size);
     std::atomic<int64_t> next{0};
     const auto work = [&] {
         for (int64_t first = next.fetch_add(tiles_per_step); first < n_tiles; first = next.fetch_add(tiles_per_step)) {
-            for (int64_t tile = first; tile < std::min(first + tiles_per_step, n_tiles); ++tile) {
+            const int64_t end = std::min(first + tiles_per_step, n_tiles);
+            const uint8_t * const from = data + static_cast<size_t>(first * tile_rows) * row_bytes;
+            for (int64_t tile = first; tile < end; ++tile) {
                 pack_tile(type, data + static_cast<size_t>(tile * tile_rows) * row_bytes, row_bytes, inner, tiles + static_cast<size_t>(tile) * tile_size);
             }
+            source.let_go(from, static_cast<size_t>((end - first) * tile_rows) * row_bytes);
         }
     };
     std::vector<std::thread> helpers;
@@ -86,7 +107,7 @@ void pack(ggml_type type, const uint8_t * data, int64_t inner, int64_t rows, uin
     for (std::thread & helper : helpers) {
         helper.join();
     }
-    let_go(data, row_bytes * static_cast<size_t>(rows));
+    source.let_go(data, size);  // pages that two steps shared
 }
 
 }  // namespace rim::kernels
