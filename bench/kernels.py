@@ -2,9 +2,9 @@
 
     python bench/kernels.py MODEL.gguf... [--widths 32 74 106 512] [--threads N] [--rounds 5] [--cpu-time]
 
-Two child processes per file, one of each kind, take a sample each in every round: prefill of random tokens at each width, decoding of one
-answer and of eight side by side. Prints medians in tokens per second, and the median of the ratios of the pairs. The load is timed too: opening, checking,
-mapping, laying out.
+Two child processes per file, one of each kind, take a sample each in every round: prefill of random tokens at each
+width, decoding of one answer and of eight side by side. Prints medians in tokens per second, and the median of the
+ratios of the pairs. The load is timed too: opening, checking, mapping, laying out.
 """
 
 from __future__ import annotations
@@ -44,10 +44,19 @@ class Side:
     def facts(self) -> dict[str, Any]:
         kernels = self._native.kernels()
         peak = next(
-            (line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")),
+            (
+                line.split()[1]
+                for line in Path("/proc/self/status").read_text().splitlines()
+                if line.startswith("VmHWM")
+            ),
             "0",
         )
-        return {"active": kernels.active, "instructions": kernels.instructions, "load": self._load, "peak": int(peak) * 1024 / 1e6}
+        return {
+            "active": kernels.active,
+            "instructions": kernels.instructions,
+            "load": self._load,
+            "peak": int(peak) * 1024 / 1e6,
+        }
 
     def prefill(self, width: int, seed: int) -> float:
         tokens = [int(token) for token in np.random.default_rng(seed).choice(self._ordinary, width)]
@@ -76,7 +85,8 @@ def measure(path: str, arguments: argparse.Namespace) -> None:
     ):
         facts = [ours.call("facts"), theirs.call("facts")]
         print(f"{Path(path).name}: {facts[0]['instructions'] or 'no kernels of ours'}, {arguments.threads} threads")
-        print(f"  load ms {facts[0]['load']:8.0f} {facts[1]['load']:8.0f}    peak MB {facts[0]['peak']:6.0f} {facts[1]['peak']:6.0f}")
+        load, peak = ([side[key] for side in facts] for key in ("load", "peak"))
+        print(f"  load ms {load[0]:8.0f} {load[1]:8.0f}    peak MB {peak[0]:6.0f} {peak[1]:6.0f}")
         for name, method, values in works:
             samples: list[tuple[float, float]] = []
             for seed in range(arguments.rounds + 1):
@@ -94,7 +104,9 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 74, 106, 512])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cpu-time", action="store_true", help="processor time instead: for one thread on a busy machine")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="processor time instead: for one thread on a busy machine"
+    )
     arguments = parser.parse_args()
     for path in arguments.models:
         measure(path, arguments)

@@ -32,7 +32,11 @@ def bytes_of(kind: str, rows: int, inner: int, seed: int = 0) -> npt.NDArray[np.
     values, size = gguf.GGML_QUANT_SIZES[of]
     if kind == "BF16":
         floats = rng.standard_normal((rows, inner), dtype=np.float32)
-        return np.ascontiguousarray((floats.view(np.uint32) >> 16).astype(np.uint16)).view(np.uint8).reshape(rows, inner * 2)
+        return (
+            np.ascontiguousarray((floats.view(np.uint32) >> 16).astype(np.uint16))
+            .view(np.uint8)
+            .reshape(rows, inner * 2)
+        )
     blocks = rng.integers(0, 256, (rows * inner // values, size), dtype=np.uint8)
     halves = {"Q4_1": [0, 2], "Q5_1": [0, 2], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}.get(kind, [0])
     for at in halves:
@@ -54,7 +58,9 @@ def seen(kind: str, values: Floats) -> npt.NDArray[np.float64]:
     blocks = values.reshape(len(values), -1, 32)
     largest = np.abs(blocks).max(axis=-1, keepdims=True)
     with np.errstate(divide="ignore", over="ignore"):
-        inverse = np.where(largest > np.float32(127) * np.finfo(np.float32).tiny, np.float32(127) / largest, np.float32(0))
+        inverse = np.where(
+            largest > np.float32(127) * np.finfo(np.float32).tiny, np.float32(127) / largest, np.float32(0)
+        )
     quants = np.rint(blocks * inverse.astype(np.float32)).astype(np.float64)
     return (quants * (largest / np.float32(127)).astype(np.float64)).reshape(values.shape)
 
@@ -70,7 +76,9 @@ def product(kind: str, data: npt.NDArray[np.uint8], values: Floats, n_threads: i
 
 @needs_kernels
 @pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize(("rows", "inner", "n"), [(16, 256, 1), (48, 256, 2), (64, 512, 3), (80, 768, 4), (112, 2304, 7), (32, 256, 38)])
+@pytest.mark.parametrize(
+    ("rows", "inner", "n"), [(16, 256, 1), (48, 256, 2), (64, 512, 3), (80, 768, 4), (112, 2304, 7), (32, 256, 38)]
+)
 def test_products_are_those_of_the_quantized_values(kind: str, rows: int, inner: int, n: int) -> None:
     data, values = bytes_of(kind, rows, inner), activations(n, inner)
     weights, inputs = weights_of(kind, data), seen(kind, values)
@@ -129,14 +137,19 @@ def test_zeros_and_denormals_give_next_to_nothing(kind: str) -> None:
 @pytest.mark.parametrize("kind", TYPES)
 def test_activations_of_very_different_sizes_in_one_row(kind: str) -> None:
     data, values = bytes_of(kind, 16, 512), activations(3, 512)
-    values *= np.float32(10.0) ** np.random.default_rng(5).integers(-6, 7, (3, 16)).repeat(32, axis=1).astype(np.float32)
+    values *= np.float32(10.0) ** np.random.default_rng(5).integers(-6, 7, (3, 16)).repeat(32, axis=1).astype(
+        np.float32
+    )
     weights, inputs = weights_of(kind, data), seen(kind, values)
     error = np.abs(product(kind, data, values) - inputs @ weights.T)
     assert (error <= 3e-6 * (np.abs(inputs) @ np.abs(weights).T)).all()
 
 
 @needs_kernels
-@pytest.mark.parametrize(("kind", "rows", "inner"), [("Q4_0", 17, 64), ("Q8_0", 8, 64), ("Q4_K", 16, 128), ("F16", 16, 64), ("Q2_K", 16, 256)])
+@pytest.mark.parametrize(
+    ("kind", "rows", "inner"),
+    [("Q4_0", 17, 64), ("Q8_0", 8, 64), ("Q4_K", 16, 128), ("F16", 16, 64), ("Q2_K", 16, 256)],
+)
 def test_what_has_no_kernel_is_refused(kind: str, rows: int, inner: int) -> None:
     with pytest.raises(OptionError, match="take no"):
         _native.kernel_product(kind.lower(), np.zeros((rows, 8), np.uint8), np.zeros((1, inner), np.float32))
@@ -155,7 +168,11 @@ print(_native.kernels().active, _native.kernels().reason)
 
 def run_apart(path: Path, to: Path, how: str = "mmap", **environment: str) -> tuple[str, Floats]:
     done = subprocess.run(
-        [sys.executable, "-c", LOGITS, str(path), str(to), how], env=os.environ | environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", LOGITS, str(path), str(to), how],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout, np.load(to)
 

@@ -17,7 +17,9 @@ constexpr int panel_tiles = 4;
 constexpr int panel_tokens = 6;
 constexpr int64_t panel_pairs = 64;  // with 4 tiles 16 KiB of weights, which stay in L1 from token to token
 
-size_t prepared_bytes(int64_t inner, int64_t n_tokens) { return static_cast<size_t>(inner * n_tokens) * 2; }
+size_t prepared_bytes(int64_t inner, int64_t n_tokens) {
+    return static_cast<size_t>(inner * n_tokens) * 2;
+}
 
 void prepare(const float * values, int64_t token, int64_t first, int64_t end, const Prepared & prepared) {
     uint8_t * const to = prepared.bytes + static_cast<size_t>(token * prepared.inner) * 2;
@@ -78,7 +80,8 @@ void sum(const uint8_t * tiles, size_t tile_size, const uint8_t * tokens, size_t
     }
 }
 
-template <int R> void tiles_of(const uint8_t * tiles, size_t tile_size, const Prepared & prepared, const Part & part, float * out, size_t out_stride) {
+template <int R>
+void tiles_of(const uint8_t * tiles, size_t tile_size, const Prepared & prepared, const Part & part, float * out, size_t out_stride) {
     const size_t token_size = static_cast<size_t>(prepared.inner) * 2;
     const int64_t n_pairs = prepared.inner / 2;
     const int64_t step = part.end_token - part.first_token <= panel_tokens ? n_pairs : panel_pairs;

@@ -12,11 +12,17 @@
 
 namespace rim::kernels::avx512 {
 
-inline __m512i load(const uint8_t * bytes) { return _mm512_loadu_si512(bytes); }
+inline __m512i load(const uint8_t * bytes) {
+    return _mm512_loadu_si512(bytes);
+}
 
-inline __m512 halves(const uint8_t * bytes) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(bytes))); }
+inline __m512 halves(const uint8_t * bytes) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(bytes)));
+}
 
-inline __m128i load16(const uint8_t * bytes) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(bytes)); }
+inline __m128i load16(const uint8_t * bytes) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i *>(bytes));
+}
 
 inline void nibbles(const uint8_t * bytes, __m512i * w) {
     const __m512i low = _mm512_set1_epi8(15);
@@ -41,7 +47,8 @@ struct Small {  // one scale per block
     static constexpr int n_scales = 1;
 };
 
-template <bool min> struct SmallScales : Small {
+template <bool min>
+struct SmallScales : Small {
     static constexpr bool has_min = min;
     static constexpr size_t scale_bytes = min ? 64 : 32;
     static void scales(const uint8_t * bytes, int64_t block, __m512 * d, __m512 * m) {
@@ -53,13 +60,15 @@ template <bool min> struct SmallScales : Small {
     }
 };
 
-template <bool min> struct FourBits : SmallScales<min> {
+template <bool min>
+struct FourBits : SmallScales<min> {
     static constexpr int offset = min ? 0 : 8;
     static constexpr size_t quant_bytes = 256;
     static void quants(const uint8_t * bytes, __m512i * w) { nibbles(bytes, w); }
 };
 
-template <bool min> struct FiveBits : SmallScales<min> {
+template <bool min>
+struct FiveBits : SmallScales<min> {
     static constexpr int offset = min ? 0 : 16;
     static constexpr size_t quant_bytes = 256 + 64;
     static void quants(const uint8_t * bytes, __m512i * w) {
@@ -97,7 +106,8 @@ struct SuperBlock {  // 8 blocks share two levels of scales
     static constexpr int64_t scale_values = 256;
 };
 
-template <bool fifth> struct SuperBlockMin : SuperBlock {  // Q4_K, Q5_K
+template <bool fifth>
+struct SuperBlockMin : SuperBlock {  // Q4_K, Q5_K
     static constexpr int n_scales = 1;
     static constexpr bool has_min = true;
     static constexpr int offset = 0;

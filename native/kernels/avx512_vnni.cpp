@@ -1,8 +1,9 @@
-// avx512_vnni.cpp: products of quantized weights with AVX-512 VNNI. Compiled with these instructions; entered only where the processor has them.
+// avx512_vnni.cpp: products of quantized weights with AVX-512 VNNI. Compiled with these instructions; entered only where the processor has
+// them.
 //
-// Activations become signed bytes with one scale per 32 values. Of each block of 32 the products are summed exactly in int32, then scaled and added
-// in float: sum += (d_w * integer sum) * d_a, and m_w * (d_a * sum of the quants) for types with minima. Both ways below do the same operations
-// on a value in the same order.
+// Activations become signed bytes with one scale per 32 values. Of each block of 32 the products are summed exactly in int32, then scaled
+// and added in float: sum += (d_w * integer sum) * d_a, and m_w * (d_a * sum of the quants) for types with minima. Both ways below do the
+// same operations on a value in the same order.
 //
 // - Few tokens: weights go from memory through registers once, two tiles at a time. Bound by memory.
 // - More: 4 tiles x 256 values of weights are widened to bytes in L1, then 4 tiles x 3 tokens are summed in 12 registers. Zen 5 loads one
@@ -52,12 +53,14 @@ struct Activations {
     }
 };
 
-template <class Type> size_t prepared_bytes(int64_t inner, int64_t n_tokens) {
+template <class Type>
+size_t prepared_bytes(int64_t inner, int64_t n_tokens) {
     const size_t n_values = static_cast<size_t>(inner * n_tokens);
     return (n_values + 63) / 64 * 64 + n_values / block_values * 4 * (1 + Type::n_scales);
 }
 
-template <class Type> void prepare(const float * values, int64_t token, int64_t first, int64_t end, const Prepared & prepared) {
+template <class Type>
+void prepare(const float * values, int64_t token, int64_t first, int64_t end, const Prepared & prepared) {
     const Activations to(prepared);
     for (int64_t k = first; k < end; k += block_values) {
         const __m512 a = _mm512_loadu_ps(values + k);
@@ -171,7 +174,8 @@ struct Panel {
     size_t tile_step;
 };
 
-template <class Type, int R> void widen(const uint8_t * tiles, size_t tile_size, int64_t n_blocks, int64_t first, int64_t n, Panel & panel) {
+template <class Type, int R>
+void widen(const uint8_t * tiles, size_t tile_size, int64_t n_blocks, int64_t first, int64_t n, Panel & panel) {
     constexpr int n_factors = Type::n_scales + (Type::has_min ? 1 : 0);
     constexpr bool wide = Type::quant_bytes == 512;
     panel.weights = wide ? tiles + static_cast<size_t>(first) * 512 : panel.bytes;
@@ -282,7 +286,8 @@ void many(const Panel & panel, const Activations & in, int64_t first_token, int6
     }
 }
 
-// Brings the weights of the next panel nearer while this one is multiplied: four short runs of memory are too few for the processor to foresee.
+// Brings the weights of the next panel nearer while this one is multiplied: four short runs of memory are too few for the processor to
+// foresee.
 struct Fetch {
     const uint8_t * runs[panel_tiles];
     int n_runs;
@@ -300,7 +305,8 @@ struct Fetch {
     }
 };
 
-template <class Type, int R> Fetch next_panel(const uint8_t * tiles, size_t tile_size, int64_t n_blocks, int64_t first, int64_t n_times) {
+template <class Type, int R>
+Fetch next_panel(const uint8_t * tiles, size_t tile_size, int64_t n_blocks, int64_t first, int64_t n_times) {
     if (first >= n_blocks) {  // of the next tiles
         tiles += R * tile_size;
         first = 0;
@@ -343,7 +349,8 @@ void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in
 }
 
 template <class Type, int R>
-void few_tokens_of(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_t token, int64_t n, float * out, size_t out_stride) {
+void few_tokens_of(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_t token, int64_t n, float * out,
+                   size_t out_stride) {
     for (; n >= 4; n -= 4) {  // four tokens are what the registers hold; the second time weights come from L2
         few<Type, R, 4>(tiles, tile_size, in, token, out, out_stride);
         token += 4;
@@ -357,7 +364,8 @@ void few_tokens_of(const uint8_t * tiles, size_t tile_size, const Activations & 
     }
 }
 
-template <class Type> void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride) {
+template <class Type>
+void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride) {
     const Activations in(prepared);
     constexpr Layout layout{Type::quant_bytes, Type::scale_bytes, Type::scale_values};
     const size_t tile_size = tile_bytes(layout, prepared.inner);
@@ -392,7 +400,8 @@ template <class Type> void multiply(const uint8_t * tiles, const Prepared & prep
     }
 }
 
-template <class Type> const Kernel * kernel() {
+template <class Type>
+const Kernel * kernel() {
     static constexpr Kernel kernel{"AVX-512 VNNI", &prepared_bytes<Type>, &prepare<Type>, &multiply<Type>};
     return &kernel;
 }

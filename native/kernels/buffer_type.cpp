@@ -28,7 +28,9 @@ bool can_hold(const ggml_tensor * tensor) {
     return ggml_n_dims(tensor) <= 2 && fits(tensor->type, tensor->ne[0], tensor->ne[1]) && kernel_for(tensor->type);
 }
 
-bool is_ours(const ggml_tensor * weights) { return weights && weights->buffer && ggml_backend_buffer_get_type(weights->buffer) == buffer_type(); }
+bool is_ours(const ggml_tensor * weights) {
+    return weights && weights->buffer && ggml_backend_buffer_get_type(weights->buffer) == buffer_type();
+}
 
 // ---- a weight's products
 
@@ -76,7 +78,9 @@ void set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, 
     }
 }
 
-const char * get_name(ggml_backend_buffer_type_t) { return our_name; }
+const char * get_name(ggml_backend_buffer_type_t) {
+    return our_name;
+}
 
 ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t type, size_t size) {
     const ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
@@ -94,7 +98,9 @@ ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t type, size_t size)
     return buffer;
 }
 
-size_t get_alignment(ggml_backend_buffer_type_t) { return tile_alignment; }
+size_t get_alignment(ggml_backend_buffer_type_t) {
+    return tile_alignment;
+}
 
 size_t get_alloc_size(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
     if (!can_hold(tensor)) {
@@ -105,7 +111,8 @@ size_t get_alloc_size(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
 
 // ---- installing
 
-template <typename Function> bool find(const char * name, Function & function) {
+template <typename Function>
+bool find(const char * name, Function & function) {
     function = reinterpret_cast<Function>(dlsym(RTLD_DEFAULT, name));
     return function != nullptr;
 }
@@ -141,9 +148,8 @@ State try_install() {
     }
     // Before libllama's repacked layouts, behind types for matrix units such as Intel's AMX.
     auto & list = types();
-    const auto place = std::find_if(list.begin(), list.end(), [](ggml_backend_buffer_type_t type) {
-        return strcmp(ggml_backend_buft_name(type), "CPU_REPACK") == 0;
-    });
+    const auto place = std::find_if(
+        list.begin(), list.end(), [](ggml_backend_buffer_type_t type) { return strcmp(ggml_backend_buft_name(type), "CPU_REPACK") == 0; });
     list.insert(place, buffer_type());
     result.active = true;
     for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
@@ -173,6 +179,8 @@ const State & state() {
     return state;
 }
 
-void install() { state(); }
+void install() {
+    state();
+}
 
 }  // namespace rim::kernels

@@ -1,7 +1,7 @@
 // buffer_type.h: our kernels inside libllama, as a place for weights that the CPU back end prefers to its own.
 //
-// ggml's CPU back end keeps a list of extra buffer types. libllama puts a weight in the first of them that supports its operation; ours lays
-// the weight out for our kernels when its data arrive, and computes its products on ggml's own threads. So graphs are not split, every
+// ggml's CPU back end keeps a list of extra buffer types. libllama puts a weight in the first of them that supports its operation; ours
+// lays the weight out for our kernels when its data arrive, and computes its products on ggml's own threads. So graphs are not split, every
 // architecture works, and whatever we do not support goes the way it went before.
 #pragma once
 
@@ -14,9 +14,9 @@ namespace rim::kernels {
 
 struct State {
     bool active;
-    std::string instructions;           // "AVX-512 VNNI, AVX-512 BF16"; empty if not active
-    std::string reason;                 // why not; empty if active
-    std::vector<std::string> types;     // weight types with a kernel, as ggml names them
+    std::string instructions;        // "AVX-512 VNNI, AVX-512 BF16"; empty if not active
+    std::string reason;              // why not; empty if active
+    std::vector<std::string> types;  // weight types with a kernel, as ggml names them
 };
 
 // Puts our buffer type into the list, once; must run before the first model is loaded. Does nothing, and says why in state(), where the

@@ -40,10 +40,10 @@ struct BufferInterface {
     void (*memset_tensor)(ggml_backend_buffer_t buffer, ggml_tensor * tensor, uint8_t value, size_t offset, size_t size);
     void (*set_tensor)(ggml_backend_buffer_t buffer, ggml_tensor * tensor, const void * data, size_t offset, size_t size);
     void (*get_tensor)(ggml_backend_buffer_t buffer, const ggml_tensor * tensor, void * data, size_t offset, size_t size);
-    void (*set_tensor_2d)(ggml_backend_buffer_t buffer, ggml_tensor * tensor, const void * data, size_t offset, size_t size, size_t n_copies,
-                          size_t stride_tensor, size_t stride_data);
-    void (*get_tensor_2d)(ggml_backend_buffer_t buffer, const ggml_tensor * tensor, void * data, size_t offset, size_t size, size_t n_copies,
-                          size_t stride_tensor, size_t stride_data);
+    void (*set_tensor_2d)(ggml_backend_buffer_t buffer, ggml_tensor * tensor, const void * data, size_t offset, size_t size,
+                          size_t n_copies, size_t stride_tensor, size_t stride_data);
+    void (*get_tensor_2d)(ggml_backend_buffer_t buffer, const ggml_tensor * tensor, void * data, size_t offset, size_t size,
+                          size_t n_copies, size_t stride_tensor, size_t stride_data);
     bool (*cpy_tensor)(ggml_backend_buffer_t buffer, const ggml_tensor * source, ggml_tensor * target);
     void (*clear)(ggml_backend_buffer_t buffer, uint8_t value);
     void (*reset)(ggml_backend_buffer_t buffer);

@@ -11,12 +11,18 @@ bool has_avx512_vnni() noexcept {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
 }
 
-bool has_avx512_bf16() noexcept { return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16"); }
+bool has_avx512_bf16() noexcept {
+    return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16");
+}
 
 #else
 
-bool has_avx512_vnni() noexcept { return false; }
-bool has_avx512_bf16() noexcept { return false; }
+bool has_avx512_vnni() noexcept {
+    return false;
+}
+bool has_avx512_bf16() noexcept {
+    return false;
+}
 
 #endif
 

@@ -1,4 +1,5 @@
-// kernel.h: what a kernel offers to whoever runs it: activations are prepared once, then any part of the result may be computed by any thread.
+// kernel.h: what a kernel offers to whoever runs it: activations are prepared once, then any part of the result may be computed by any
+// thread.
 //
 // A value of the result is summed in one fixed order over k, whatever the batch, the part or the thread: so it does not depend on how many
 // tokens ran together.
@@ -14,7 +15,7 @@ namespace rim::kernels {
 // Activations as the kernels read them, in one buffer of prepared_bytes().
 struct Prepared {
     uint8_t * bytes;
-    int64_t inner;     // values of a token
+    int64_t inner;  // values of a token
     int64_t n_tokens;
 };
 

@@ -16,7 +16,9 @@ uint32_t load32(const uint8_t * bytes) {
     return word;
 }
 
-void store32(uint8_t * bytes, uint32_t word) { memcpy(bytes, &word, sizeof word); }
+void store32(uint8_t * bytes, uint32_t word) {
+    memcpy(bytes, &word, sizeof word);
+}
 
 struct Tile {
     uint8_t * quants;
@@ -37,7 +39,9 @@ void put_fifth_bits(uint32_t bits, int row, uint8_t * plane) {
     }
 }
 
-void put_half(const uint8_t * half, int row, uint8_t * scales) { memcpy(scales + static_cast<size_t>(row) * half_bytes, half, half_bytes); }
+void put_half(const uint8_t * half, int row, uint8_t * scales) {
+    memcpy(scales + static_cast<size_t>(row) * half_bytes, half, half_bytes);
+}
 
 // Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL: [d] [m] [4 bytes of fifth bits] [16 bytes of nibbles]
 void pack_small(bool has_min, bool has_fifth, const Layout & layout, const uint8_t * rows, size_t row_bytes, int64_t inner, Tile tile) {
@@ -89,8 +93,8 @@ void scale_and_min(const uint8_t * packed, int j, uint8_t & scale, uint8_t & min
     }
 }
 
-// Q4_K, Q5_K: [d] [dmin] [12 bytes of scales and minima] [32 bytes of fifth bits] [128 bytes of nibbles]. A tile's scales for 256 values: 8 times
-// 16 scales and 16 minima as bytes, then 16 d and 16 dmin.
+// Q4_K, Q5_K: [d] [dmin] [12 bytes of scales and minima] [32 bytes of fifth bits] [128 bytes of nibbles]. A tile's scales for 256 values: 8
+// times 16 scales and 16 minima as bytes, then 16 d and 16 dmin.
 void pack_k(bool has_fifth, const Layout & layout, const uint8_t * rows, size_t row_bytes, int64_t inner, Tile tile) {
     const size_t before_nibbles = 2 * half_bytes + 12 + (has_fifth ? 32 : 0);
     const size_t super_bytes = before_nibbles + 128;

@@ -91,7 +91,8 @@ void pack(ggml_type type, const uint8_t * data, int64_t inner, int64_t rows, uin
             const int64_t end = std::min(first + tiles_per_step, n_tiles);
             const uint8_t * const from = data + static_cast<size_t>(first * tile_rows) * row_bytes;
             for (int64_t tile = first; tile < end; ++tile) {
-                pack_tile(type, data + static_cast<size_t>(tile * tile_rows) * row_bytes, row_bytes, inner, tiles + static_cast<size_t>(tile) * tile_size);
+                pack_tile(type, data + static_cast<size_t>(tile * tile_rows) * row_bytes, row_bytes, inner,
+                          tiles + static_cast<size_t>(tile) * tile_size);
             }
             source.let_go(from, static_cast<size_t>((end - first) * tile_rows) * row_bytes);
         }

@@ -12,7 +12,9 @@ namespace {
 
 constexpr size_t work_alignment = 64;
 
-int64_t rounded_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+int64_t rounded_up(int64_t value, int64_t step) {
+    return (value + step - 1) / step * step;
+}
 
 // How a product is cut into chunks, which the threads take one after another.
 struct Chunks {
@@ -26,8 +28,8 @@ struct Chunks {
             tiles = std::clamp<int64_t>(rounded_up(n_tiles / wanted, 4), 4, 64);
             tokens = n_tokens;
         } else {
-            // Four tiles are widened together, for all tokens where there are enough chunks so. The work of widening is worth it for 24 tokens.
-            // Where rows are few, two tiles: else a thread waits for another's last four.
+            // Four tiles are widened together, for all tokens where there are enough chunks so. The work of widening is worth it for 24
+            // tokens. Where rows are few, two tiles: else a thread waits for another's last four.
             tiles = n_threads > 1 && n_tiles < 16 * n_threads ? 2 : 4;
             const int64_t groups = (n_tiles + tiles - 1) / tiles;
             const int64_t parts = std::clamp<int64_t>((wanted + groups - 1) / groups, 1, std::max<int64_t>(n_tokens / 24, 1));
@@ -65,7 +67,8 @@ size_t product_work_size(const ggml_tensor * op) {
 void compute_product(const Functions & functions, const ggml_private::ComputeParams & params, ggml_tensor * op) {
     const Shape shape(op);
     const Kernel & kernel = *kernel_for(shape.weights->type);
-    auto * const work = reinterpret_cast<uint8_t *>((reinterpret_cast<uintptr_t>(params.work) + work_alignment - 1) / work_alignment * work_alignment);
+    auto * const work =
+        reinterpret_cast<uint8_t *>((reinterpret_cast<uintptr_t>(params.work) + work_alignment - 1) / work_alignment * work_alignment);
     const Prepared prepared{work, shape.inner, shape.n_tokens};
 
     // Activations: each thread an equal share of their blocks.
