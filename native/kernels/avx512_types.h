@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace rim::kernels::avx512 {
 
@@ -38,7 +39,9 @@ inline void fifth_bits(const uint8_t * planes, __m512i * w) {
     const __m512i sixteen = _mm512_set1_epi8(16);
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
-        w[i] = _mm512_mask_add_epi8(w[i], *reinterpret_cast<const uint64_t *>(planes + i * 8), w[i], sixteen);
+        uint64_t plane;
+        memcpy(&plane, planes + i * 8, sizeof plane);
+        w[i] = _mm512_mask_add_epi8(w[i], plane, w[i], sixteen);
     }
 }
 
