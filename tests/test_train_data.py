@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,11 @@ def test_a_drawn_problem_belongs_to_its_split() -> None:
     rng = random.Random(0)
     for split in ("train", "test"):
         assert split_of(draw(rng, split, 2).canonical) == split
+
+
+def test_both_splits_have_the_same_shares_of_kinds() -> None:
+    for split in ("train", "test"):
+        rng = random.Random(4)
+        seen = Counter(draw(rng, split, 2).kind for _ in range(2000))
+        for kind, (share, _) in KINDS.items():
+            assert abs(seen[kind] / 2000 - share) < 0.04, (split, kind, seen[kind])

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from train.kinds import problem
+from train.kinds import draw_kind, problem
 from train.problems import MAX_VALUE, Problem
 
 SPLITS = ("train", "test")
@@ -34,7 +34,11 @@ def split_of(canonical: str) -> str:
 
 
 def draw(rng: random.Random, split: str, n_steps: int, max_value: int = MAX_VALUE, kind: str | None = None) -> Problem:
-    """A random problem of ``split`` with exactly ``n_steps`` steps, of a given kind or of any."""
+    """A random problem of ``split`` with exactly ``n_steps`` steps, of a given kind or of any.
+
+    The kind is drawn first, so that both splits have the same shares of kinds.
+    """
+    kind = kind or draw_kind(rng)
     while True:
         made = problem(rng, n_steps, max_value, kind)
         if split_of(made.canonical) == split:

@@ -567,9 +567,14 @@ PRACTICE: dict[str, Maker] = {"lookup": lookup}
 """Kinds that only training uses, as exercises."""
 
 
+def draw_kind(rng: random.Random) -> str:
+    """A kind of problem, by its share of the data."""
+    return rng.choices(list(KINDS), [share for share, _ in KINDS.values()])[0]
+
+
 def problem(rng: random.Random, n_steps: int, max_value: int = MAX_VALUE, kind: str | None = None) -> Problem:
     """A random problem of exactly ``n_steps`` steps, every quantity in 1..max_value, of a given or a random kind."""
-    chosen = kind or rng.choices(list(KINDS), [share for share, _ in KINDS.values()])[0]
+    chosen = kind or draw_kind(rng)
     maker = PRACTICE[chosen] if chosen in PRACTICE else KINDS[chosen][1]
     while True:
         try:
