@@ -155,7 +155,7 @@ def refinement(problem: Problem, vocabulary: Vocabulary, deep_weight: float = 0.
     """Stage 2: K blocks; every readout predicts the answer, and so does readout 0 with a small weight."""
     tokens = vocabulary.value(problem.values[-1])
     readouts = [Readout(k, tokens if k == BLOCK_COUNT else tokens[:1], alpha_k(k)) for k in range(1, BLOCK_COUNT + 1)]
-    readouts.insert(0, Readout(0, tokens[:1], DIRECT_WEIGHT))
+    readouts.insert(0, Readout(0, tokens, DIRECT_WEIGHT))
     asked = asked_of(problem, vocabulary)
     return Branch(asked, BLOCK_COUNT, readouts, deep_taps(problem, asked, vocabulary, deep_weight))
 
