@@ -106,7 +106,7 @@ size_t get_alloc_size(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
     if (!can_hold(tensor)) {
         return ggml_nbytes(tensor);
     }
-    return tile_bytes(*layout_of(tensor->type), tensor->ne[0]) * static_cast<size_t>(tensor->ne[1] / tile_rows);
+    return tile_bytes(*layout_of(tensor->type), tensor->ne[0]) * static_cast<size_t>(tile_count(tensor->ne[1]));
 }
 
 // ---- installing

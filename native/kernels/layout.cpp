@@ -198,7 +198,7 @@ const Layout * layout_of(ggml_type type) noexcept {
 
 bool fits(ggml_type type, int64_t inner, int64_t rows) noexcept {
     const Layout * layout = layout_of(type);
-    return layout && rows > 0 && inner > 0 && rows % tile_rows == 0 && inner % layout->scale_values == 0;
+    return layout && rows >= tile_rows && inner > 0 && inner % layout->scale_values == 0;
 }
 
 void pack_tile(ggml_type type, const uint8_t * rows, size_t row_bytes, int64_t inner, uint8_t * bytes) noexcept {

@@ -18,6 +18,11 @@ constexpr int64_t tile_rows = 16;
 constexpr int64_t block_values = 32;
 constexpr size_t tile_alignment = 64;
 
+// Tiles of so many rows; rows that the last one lacks are zeros.
+inline int64_t tile_count(int64_t rows) noexcept {
+    return (rows + tile_rows - 1) / tile_rows;
+}
+
 struct Layout {
     size_t quant_bytes;    // of one tile, per block of 32 values
     size_t scale_bytes;    // of one tile, per scale_values

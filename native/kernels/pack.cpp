@@ -82,19 +82,26 @@ void prefer_large_pages([[maybe_unused]] void * memory, [[maybe_unused]] size_t 
 void pack(ggml_type type, const uint8_t * data, int64_t inner, int64_t rows, uint8_t * tiles) {
     const size_t row_bytes = ggml_row_size(type, inner);
     const size_t tile_size = tile_bytes(*layout_of(type), inner);
-    const int64_t n_tiles = rows / tile_rows;
+    const int64_t n_tiles = tile_count(rows);
+    std::vector<uint8_t> last;  // the rows of a tile that is not full, then zeros
     const size_t size = row_bytes * static_cast<size_t>(rows);
     const Source source(data, size);
+    if (rows % tile_rows != 0) {
+        const size_t whole = static_cast<size_t>(rows / tile_rows * tile_rows) * row_bytes;
+        last.assign(row_bytes * tile_rows, 0);
+        std::copy(data + whole, data + size, last.begin());
+    }
     std::atomic<int64_t> next{0};
     const auto work = [&] {
         for (int64_t first = next.fetch_add(tiles_per_step); first < n_tiles; first = next.fetch_add(tiles_per_step)) {
             const int64_t end = std::min(first + tiles_per_step, n_tiles);
             const uint8_t * const from = data + static_cast<size_t>(first * tile_rows) * row_bytes;
             for (int64_t tile = first; tile < end; ++tile) {
-                pack_tile(type, data + static_cast<size_t>(tile * tile_rows) * row_bytes, row_bytes, inner,
+                const bool full = (tile + 1) * tile_rows <= rows;
+                pack_tile(type, full ? data + static_cast<size_t>(tile * tile_rows) * row_bytes : last.data(), row_bytes, inner,
                           tiles + static_cast<size_t>(tile) * tile_size);
             }
-            source.let_go(from, static_cast<size_t>((end - first) * tile_rows) * row_bytes);
+            source.let_go(from, static_cast<size_t>(std::min(end * tile_rows, rows) - first * tile_rows) * row_bytes);
         }
     };
     std::vector<std::thread> helpers;

@@ -46,7 +46,7 @@ struct Shape {
     int64_t inner, n_tokens, n_tiles;
 
     explicit Shape(const ggml_tensor * op)
-        : weights(op->src[0]), input(op->src[1]), inner(weights->ne[0]), n_tokens(ggml_nrows(input)), n_tiles(weights->ne[1] / tile_rows) {}
+        : weights(op->src[0]), input(op->src[1]), inner(weights->ne[0]), n_tokens(ggml_nrows(input)), n_tiles(tile_count(weights->ne[1])) {}
 
     const float * token(int64_t index) const {
         const int64_t row = index % input->ne[1];
@@ -57,11 +57,17 @@ struct Shape {
     }
 };
 
+// Where in the work memory the results of a last tile go that is not full: the rows that it lacks have no place in the output.
+size_t last_tile_offset(const Shape & shape) {
+    const size_t prepared = kernel_for(shape.weights->type)->prepared_bytes(shape.inner, shape.n_tokens);
+    return (prepared + work_alignment - 1) / work_alignment * work_alignment;
+}
+
 }  // namespace
 
 size_t product_work_size(const ggml_tensor * op) {
     const Shape shape(op);
-    return kernel_for(shape.weights->type)->prepared_bytes(shape.inner, shape.n_tokens) + work_alignment;
+    return last_tile_offset(shape) + static_cast<size_t>(shape.n_tokens * tile_rows) * sizeof(float) + work_alignment;
 }
 
 void compute_product(const Functions & functions, const ggml_private::ComputeParams & params, ggml_tensor * op) {
@@ -91,7 +97,20 @@ void compute_product(const Functions & functions, const ggml_private::ComputePar
         const int64_t tile = chunk / chunks.across * chunks.tiles;
         const int64_t token = chunk % chunks.across * chunks.tokens;
         const Part part{tile, std::min(tile + chunks.tiles, shape.n_tiles), token, std::min(token + chunks.tokens, shape.n_tokens)};
-        kernel.multiply(static_cast<const uint8_t *>(shape.weights->data), prepared, part, static_cast<float *>(op->data), out_stride);
+        const auto * const tiles = static_cast<const uint8_t *>(shape.weights->data);
+        auto * const out = static_cast<float *>(op->data);
+        const int64_t full = std::min(part.end_tile, shape.weights->ne[1] / tile_rows);
+        if (part.first_tile < full) {
+            kernel.multiply(tiles, prepared, {part.first_tile, full, part.first_token, part.end_token}, out, out_stride);
+        }
+        if (full < part.end_tile) {
+            auto * const last = reinterpret_cast<float *>(work + last_tile_offset(shape));
+            kernel.multiply(tiles, prepared, {full, full + 1, part.first_token, part.end_token}, last - full * tile_rows, tile_rows);
+            for (int64_t t = part.first_token; t < part.end_token; ++t) {
+                const float * const from = last + t * tile_rows;
+                std::copy(from, from + shape.weights->ne[1] % tile_rows, out + static_cast<size_t>(t) * out_stride + full * tile_rows);
+            }
+        }
     }
 }
 
