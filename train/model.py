@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MULTIPLIES_BF16: bool = torch.cpu._is_avx512_bf16_supported()
+MULTIPLIES_BF16: bool = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 """Whether training on this processor is faster with matrix products in BF16."""
 
 
