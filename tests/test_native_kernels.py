@@ -77,7 +77,8 @@ def product(kind: str, data: npt.NDArray[np.uint8], values: Floats, n_threads: i
 @needs_kernels
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize(
-    ("rows", "inner", "n"), [(16, 256, 1), (48, 256, 2), (64, 512, 3), (80, 768, 4), (112, 2304, 7), (32, 256, 38), (83, 512, 9), (17, 256, 1)]
+    ("rows", "inner", "n"),
+    [(16, 256, 1), (48, 256, 2), (64, 512, 3), (80, 768, 4), (112, 2304, 7), (32, 256, 38), (83, 512, 9), (17, 256, 1)],
 )
 def test_products_are_those_of_the_quantized_values(kind: str, rows: int, inner: int, n: int) -> None:
     data, values = bytes_of(kind, rows, inner), activations(n, inner)
