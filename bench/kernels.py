@@ -10,14 +10,16 @@ ratios of the pairs. The load is timed too: opening, checking, mapping, laying o
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rim_edge.benchmark.child import Child
+from rim_edge.benchmark.machine import peak_rss_bytes
+from rim_edge.benchmark.statistics import interleave, paired_ratio, summarize
 
 N_DECODED = 24
 SIDE_BY_SIDE = 8
@@ -43,19 +45,11 @@ class Side:
 
     def facts(self) -> dict[str, Any]:
         kernels = self._native.kernels()
-        peak = next(
-            (
-                line.split()[1]
-                for line in Path("/proc/self/status").read_text().splitlines()
-                if line.startswith("VmHWM")
-            ),
-            "0",
-        )
         return {
             "active": kernels.active,
             "instructions": kernels.instructions,
             "load": self._load,
-            "peak": int(peak) * 1024 / 1e6,
+            "peak": peak_rss_bytes() / 1e6,
         }
 
     def prefill(self, width: int, seed: int) -> float:
@@ -65,7 +59,8 @@ class Side:
         self._session.think([tokens], 0)
         return width / (self._clock() - began)
 
-    def decode(self, n: int) -> float:
+    def decode(self, n: int, seed: int) -> float:
+        del seed  # the same tokens every time
         session = self._session if n == 1 else self._many
         session.reset()
         session.think([[token + 7 * lane + 1 for token in self._ordinary[5:13]] for lane in range(n)], 0)
@@ -73,6 +68,12 @@ class Side:
         for step in range(N_DECODED):
             session.advance([(lane, 0) for lane in range(n)], self._ordinary[step * n : (step + 1) * n])
         return n * N_DECODED / (self._clock() - began)
+
+
+def take(side: Child, method: str, values: dict[str, int], number: int) -> float:
+    """A sample of a round; the warm-up round is number -1."""
+    rate: float = side.call(method, **values, seed=number + 1)
+    return rate
 
 
 def measure(path: str, arguments: argparse.Namespace) -> None:
@@ -88,13 +89,10 @@ def measure(path: str, arguments: argparse.Namespace) -> None:
         load, peak = ([side[key] for side in facts] for key in ("load", "peak"))
         print(f"  load ms {load[0]:8.0f} {load[1]:8.0f}    peak MB {peak[0]:6.0f} {peak[1]:6.0f}")
         for name, method, values in works:
-            samples: list[tuple[float, float]] = []
-            for seed in range(arguments.rounds + 1):
-                extra = {"seed": seed} if method == "prefill" else {}
-                samples.append((ours.call(method, **values, **extra), theirs.call(method, **values, **extra)))
-            samples = samples[1:]  # the first one warms up
-            ratio = statistics.median(a / b for a, b in samples)
-            medians = [statistics.median(side) for side in zip(*samples, strict=True)]
+            sides = {"ours": partial(take, ours, method, values), "libllama": partial(take, theirs, method, values)}
+            samples = interleave(sides, arguments.rounds)
+            medians = [summarize(side).median for side in samples.values()]
+            ratio = paired_ratio(samples["ours"], samples["libllama"]).median
             print(f"  {name:10s} {medians[0]:8.1f} {medians[1]:8.1f}  x {ratio:.2f}", flush=True)
 
 

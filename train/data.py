@@ -40,7 +40,7 @@ def draw(rng: random.Random, split: str, n_steps: int, max_value: int = MAX_VALU
     """
     kind = kind or draw_kind(rng)
     while True:
-        made = problem(rng, n_steps, max_value, kind)
+        made = problem(rng, n_steps, max_value, kind=kind)
         if split_of(made.canonical) == split:
             return made
 

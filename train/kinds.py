@@ -106,13 +106,13 @@ def _relation(rng: random.Random, template: str, **fields: str | int) -> str:
     return _sentence(template.replace(" {items}", "", 1) if rng.random() < 0.2 else template, **fields)
 
 
-def _joined(rng: random.Random, sentences: list[str], share: float = 0.12) -> str:
+def _joined(rng: random.Random, sentences: list[str]) -> str:
     """The sentences as a text; at times two are joined, as in "Tom has 5 pens and Ann has 3 more pens than Tom."."""
     text = sentences[0]
     for sentence in sentences[1:]:
-        if rng.random() < share and " and " not in text.rpartition(".")[0].rpartition(".")[2]:
+        if rng.random() < 0.12 and " and " not in text.rpartition(".")[0].rpartition(".")[2]:
             link = rng.choice((" and ", ", and "))
-            lowered = sentence[0].lower() + sentence[1:] if sentence.startswith(("The ", "A ", "An ")) else sentence
+            lowered = sentence[0].lower() + sentence[1:] if sentence.startswith("The ") else sentence
             text = text[:-1] + link + lowered
         else:
             text += " " + sentence
@@ -431,13 +431,11 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
 
     def buys(basket: Basket, asks_left: bool) -> str:
         things = " and ".join(f"{number} {item[1]}" for (item, _), number in basket)
-        if not asks_left and rng.random() < 0.25:
-            return rng.choice(COST_QUESTIONS).format(things=things)
         if asks_left:
-            ending = f"How {rng.choice(('many dollars', 'much'))} does {pronoun} have left?"
-        else:
-            ending = rng.choice(endings)
-        return f"{name} buys {things}. {ending}"
+            return f"{name} buys {things}. How {rng.choice(('many dollars', 'much'))} does {pronoun} have left?"
+        if rng.random() < 0.25:
+            return rng.choice(COST_QUESTIONS).format(things=things)
+        return f"{name} buys {things}. {rng.choice(endings)}"
 
     asked = buys(basket, left_question)
     others = []
@@ -489,7 +487,6 @@ def numbers(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     start = rng.randint(2, max_value)
     quantity: Operand = start
     facts = [f"{rng.choice(('Start with', 'Take'))} {start}."]
-    terms = ""
     for _ in range(n_steps):
         value = draw.value(quantity)
         op = rng.choice("+-*/")
@@ -513,10 +510,10 @@ def numbers(rng: random.Random, n_steps: int, max_value: int) -> Problem:
             if number == 2 and op in "*/" and rng.random() < 0.5:
                 asked = f"What is {'twice' if op == '*' else 'half of'} {start}?"
             return Problem("", asked, tuple(draw.operations), "numbers")
-        terms += f" {'plus' if op == '+' else 'minus'} {number}" if op in "+-" else "?"
         facts.append(fact.format(b=number))
-    if n_steps > 1 and "?" not in terms and rng.random() < 0.5:
-        return Problem("", f"What is {start}{terms}?", tuple(draw.operations), "numbers")
+    if n_steps > 1 and all(step.op in "+-" for step in draw.operations) and rng.random() < 0.5:
+        terms = " ".join(f"{'plus' if step.op == '+' else 'minus'} {step.right}" for step in draw.operations)
+        return Problem("", f"What is {start} {terms}?", tuple(draw.operations), "numbers")
     return Problem(" ".join(facts), "What is the result?", tuple(draw.operations), "numbers")
 
 
@@ -572,10 +569,9 @@ def draw_kind(rng: random.Random) -> str:
     return rng.choices(list(KINDS), [share for share, _ in KINDS.values()])[0]
 
 
-def problem(rng: random.Random, n_steps: int, max_value: int = MAX_VALUE, kind: str | None = None) -> Problem:
-    """A random problem of exactly ``n_steps`` steps, every quantity in 1..max_value, of a given or a random kind."""
-    chosen = kind or draw_kind(rng)
-    maker = PRACTICE[chosen] if chosen in PRACTICE else KINDS[chosen][1]
+def problem(rng: random.Random, n_steps: int, max_value: int = MAX_VALUE, *, kind: str) -> Problem:
+    """A random problem of a kind, of exactly ``n_steps`` steps, every quantity in 1..max_value."""
+    maker = PRACTICE[kind] if kind in PRACTICE else KINDS[kind][1]
     while True:
         try:
             made = maker(rng, n_steps, max_value)

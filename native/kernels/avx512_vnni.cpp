@@ -412,7 +412,6 @@ const Kernel * avx512_vnni_kernel(ggml_type type) noexcept {
     switch (type) {
         case GGML_TYPE_Q4_0: return kernel<FourBits<false>>();
         case GGML_TYPE_Q8_0: return kernel<EightBits>();
-#ifndef RIM_FEW
         case GGML_TYPE_Q4_1: return kernel<FourBits<true>>();
         case GGML_TYPE_Q5_0: return kernel<FiveBits<false>>();
         case GGML_TYPE_Q5_1: return kernel<FiveBits<true>>();
@@ -420,7 +419,6 @@ const Kernel * avx512_vnni_kernel(ggml_type type) noexcept {
         case GGML_TYPE_Q4_K: return kernel<SuperBlockMin<false>>();
         case GGML_TYPE_Q5_K: return kernel<SuperBlockMin<true>>();
         case GGML_TYPE_Q6_K: return kernel<SixBits>();
-#endif
         default: return nullptr;
     }
 }

@@ -12,7 +12,8 @@ namespace {
 
 constexpr size_t work_alignment = 64;
 
-int64_t rounded_up(int64_t value, int64_t step) {
+template <typename Integer>
+Integer rounded_up(Integer value, Integer step) {
     return (value + step - 1) / step * step;
 }
 
@@ -25,7 +26,7 @@ struct Chunks {
         constexpr int64_t per_thread = 6;  // so that a thread that was interrupted holds nobody up for long
         const int64_t wanted = per_thread * n_threads;
         if (n_tokens <= 8) {  // reading weights is all that takes time: long runs of them
-            tiles = std::clamp<int64_t>(rounded_up(n_tiles / wanted, 4), 4, 64);
+            tiles = std::clamp<int64_t>(rounded_up<int64_t>(n_tiles / wanted, 4), 4, 64);
             tokens = n_tokens;
         } else {
             // Four tiles are widened together, for all tokens where there are enough chunks so. The work of widening is worth it for 24
@@ -33,7 +34,7 @@ struct Chunks {
             tiles = n_threads > 1 && n_tiles < 16 * n_threads ? 2 : 4;
             const int64_t groups = (n_tiles + tiles - 1) / tiles;
             const int64_t parts = std::clamp<int64_t>((wanted + groups - 1) / groups, 1, std::max<int64_t>(n_tokens / 24, 1));
-            tokens = rounded_up((n_tokens + parts - 1) / parts, 6);
+            tokens = rounded_up<int64_t>((n_tokens + parts - 1) / parts, 6);
         }
         across = (n_tokens + tokens - 1) / tokens;
         count = (n_tiles + tiles - 1) / tiles * across;
@@ -59,8 +60,7 @@ struct Shape {
 
 // Where in the work memory the results of a last tile go that is not full: the rows that it lacks have no place in the output.
 size_t last_tile_offset(const Shape & shape) {
-    const size_t prepared = kernel_for(shape.weights->type)->prepared_bytes(shape.inner, shape.n_tokens);
-    return (prepared + work_alignment - 1) / work_alignment * work_alignment;
+    return rounded_up(kernel_for(shape.weights->type)->prepared_bytes(shape.inner, shape.n_tokens), work_alignment);
 }
 
 }  // namespace
@@ -73,8 +73,7 @@ size_t product_work_size(const ggml_tensor * op) {
 void compute_product(const Functions & functions, const ggml_private::ComputeParams & params, ggml_tensor * op) {
     const Shape shape(op);
     const Kernel & kernel = *kernel_for(shape.weights->type);
-    auto * const work =
-        reinterpret_cast<uint8_t *>((reinterpret_cast<uintptr_t>(params.work) + work_alignment - 1) / work_alignment * work_alignment);
+    auto * const work = reinterpret_cast<uint8_t *>(rounded_up<uintptr_t>(reinterpret_cast<uintptr_t>(params.work), work_alignment));
     const Prepared prepared{work, shape.inner, shape.n_tokens};
 
     // Activations: each thread an equal share of their blocks.
@@ -92,19 +91,19 @@ void compute_product(const Functions & functions, const ggml_private::ComputePar
     functions.barrier(params.threadpool);
 
     const Chunks chunks(shape.n_tiles, shape.n_tokens, params.n_threads);
+    const auto * const tiles = static_cast<const uint8_t *>(shape.weights->data);
+    auto * const out = static_cast<float *>(op->data);
     const size_t out_stride = op->nb[1] / sizeof(float);
+    auto * const last = reinterpret_cast<float *>(work + last_tile_offset(shape));
     for (int64_t chunk = params.thread; chunk < chunks.count; chunk = functions.chunk_add(params.threadpool, 1)) {
         const int64_t tile = chunk / chunks.across * chunks.tiles;
         const int64_t token = chunk % chunks.across * chunks.tokens;
         const Part part{tile, std::min(tile + chunks.tiles, shape.n_tiles), token, std::min(token + chunks.tokens, shape.n_tokens)};
-        const auto * const tiles = static_cast<const uint8_t *>(shape.weights->data);
-        auto * const out = static_cast<float *>(op->data);
         const int64_t full = std::min(part.end_tile, shape.weights->ne[1] / tile_rows);
         if (part.first_tile < full) {
             kernel.multiply(tiles, prepared, {part.first_tile, full, part.first_token, part.end_token}, out, out_stride);
         }
         if (full < part.end_tile) {
-            auto * const last = reinterpret_cast<float *>(work + last_tile_offset(shape));
             kernel.multiply(tiles, prepared, {full, full + 1, part.first_token, part.end_token}, last - full * tile_rows, tile_rows);
             for (int64_t t = part.first_token; t < part.end_token; ++t) {
                 const float * const from = last + t * tile_rows;
