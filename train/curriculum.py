@@ -16,11 +16,12 @@ Stage 2, *refinement*: always K = 8 blocks, and every readout predicts the answe
     L_2 = - sum_k alpha_k log p(y | x, m_<=k),   alpha_k = 2k / (K(K+1))
 
 One addition to the paper, for a small model trained from scratch: *deep grounding*. All blocks run through the same
-few layers at once, so a step can only build on an earlier one whose value exists some layers below the top. So the
-state at the end of block t, read after DEEP_LAYERS[t-1] layers, also learns to give r_{t+1}. It costs no position and
-nothing at inference; ``deep_weight=0`` gives the paper's losses alone. In the same way the state at the end of a
-sentence learns early whom it is about and to whom it refers, and the state at the end of the question who is asked
-for (*pointers*): finding the sentence that the question needs is then a comparison of two states.
+few layers at once, so a step can only build on an earlier one whose value exists some layers below the top. So every
+block learns to run through the steps, one per layer: the state at the end of block t, read after DEEP_LAYERS[j-1]
+layers, is to give r_{j+1} for j up to t, and the name of its owner where facts must be searched by name. It costs no
+position and nothing at inference; ``deep_weight=0`` gives the paper's losses alone. In the same way the state at the
+end of a sentence learns early whom it is about and to whom it refers, and the state at the end of the question who is
+asked for (*pointers*): finding the sentence that the question needs is then a comparison of two states.
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ BLOCK_COUNT = 8  # K
 BLOCK_SIZE = 2  # M
 DIRECT_WEIGHT = 0.1  # weight of readout 0 (no block) in the samples that carry it
 BEHIND_WEIGHT = 0.5  # of a readout behind the last step, in stage 1
-DEEP_LAYERS = (5, 7, 8, 9, 10)  # after so many layers step 1, 2, … is to be known
-LATE_LAYERS = (7, 9)  # the same for LATE kinds, where the facts that count must be found first, from the question back
+DEEP_LAYERS = (5, 6, 7, 8, 9)  # after so many layers step 1, 2, … is to be known
+LATE_LAYERS = (6, 7, 8, 9, 10)  # the same for LATE kinds, where a fact must be found before its step can be done
+EARLIER_WEIGHT = 0.25  # of a step in the blocks behind its own, as a part of the weight in its own
+NAME_WEIGHT = 0.5  # of the name of a step's owner, as a part of the weight of its value
 LATE = ("relations", "two-stories", "shop")
 POINTER_LAYER = 3  # after so many layers it is to be known to whom a sentence refers, one higher whom it is about
 POINTED = (
@@ -148,7 +151,7 @@ def grounding(
     last = readouts[-1]
     readouts[-1] = Readout(last.k, vocabulary.value(problem.values[-1]), last.weight)
     asked = asked_of(problem, vocabulary)
-    return Branch(asked, n_blocks, readouts, deep_taps(problem, asked, vocabulary, deep_weight))
+    return Branch(asked, n_blocks, readouts, deep_taps(problem, asked, n_blocks, vocabulary, deep_weight))
 
 
 def refinement(problem: Problem, vocabulary: Vocabulary, deep_weight: float = 0.0) -> Branch:
@@ -157,19 +160,26 @@ def refinement(problem: Problem, vocabulary: Vocabulary, deep_weight: float = 0.
     readouts = [Readout(k, tokens if k == BLOCK_COUNT else tokens[:1], alpha_k(k)) for k in range(1, BLOCK_COUNT + 1)]
     readouts.insert(0, Readout(0, tokens, DIRECT_WEIGHT))
     asked = asked_of(problem, vocabulary)
-    return Branch(asked, BLOCK_COUNT, readouts, deep_taps(problem, asked, vocabulary, deep_weight))
+    return Branch(asked, BLOCK_COUNT, readouts, deep_taps(problem, asked, BLOCK_COUNT, vocabulary, deep_weight))
 
 
-def deep_taps(problem: Problem, asked: list[int], vocabulary: Vocabulary, weight: float) -> list[Tap]:
-    """Deep grounding: step t at the end of block t, after as many layers as its kind gives; who or what is asked."""
+def deep_taps(problem: Problem, asked: list[int], n_blocks: int, vocabulary: Vocabulary, weight: float) -> list[Tap]:
+    """Deep grounding: step j at the ends of blocks j and later, after as many layers as its kind gives; who is asked."""
     if weight <= 0:
         return []
     block = len(vocabulary.block)
-    layers = LATE_LAYERS if problem.kind in LATE else DEEP_LAYERS
-    taps = [
-        Tap(layer, len(asked) + t * block - 1, value, weight)
-        for t, (layer, value) in enumerate(zip(layers, steps_of(problem, vocabulary), strict=False), start=1)
-    ]
+    late = problem.kind in LATE
+    layers = LATE_LAYERS if late else DEEP_LAYERS
+    owners = [vocabulary.entity(operation.name) if late else None for operation in problem.operations]
+    owners += [None] * (len(problem.values) - len(owners))
+    taps = []
+    for j, (layer, value, owner) in enumerate(zip(layers, steps_of(problem, vocabulary), owners, strict=False), start=1):
+        for t in range(j, n_blocks + 1):
+            place = len(asked) + t * block - 1
+            share = weight if t == j else EARLIER_WEIGHT * weight
+            taps.append(Tap(layer, place, value, share))
+            if owner is not None:
+                taps.append(Tap(layer, place, owner, NAME_WEIGHT * share))
     if problem.kind in POINTED:
         named = [vocabulary.entities[token] for token in asked if token in vocabulary.entities]
         if len(set(named)) == 1:
@@ -184,13 +194,13 @@ def pointers(problem: Problem, facts: list[int], vocabulary: Vocabulary, weight:
     """Taps on the facts: at every number whom its clause is about; at the end of a clause to whom it refers, and a
     layer higher whom it is about.
 
-    A clause ends with its sentence, or at an "and" before a name that is followed by a verb.
+    A clause ends with its sentence, or at an "and" or a comma before a name that is followed by a verb.
     """
     taps: list[Tap] = []
     if problem.kind not in POINTED or weight <= 0:
         return taps
     entities, verbs = vocabulary.entities, vocabulary.verbs
-    stop, link = vocabulary.ids["."], vocabulary.ids["Ġand"]
+    stop, link, comma = (vocabulary.ids[text] for text in (".", "Ġand", ","))
     digits = {vocabulary.ids[str(digit)] for digit in range(10)}
     named: list[int] = []
     for place, token in enumerate(facts):
@@ -198,10 +208,13 @@ def pointers(problem: Problem, facts: list[int], vocabulary: Vocabulary, weight:
             named.append(entities[token])
         elif token in digits and named and facts[place + 1] not in digits:
             taps.append(Tap(POINTER_LAYER, place, named[0], weight))
-        elif token == stop or (token == link and starts_clause(facts[place + 1 : place + 5], entities, verbs)):
+        elif token == stop or (
+            (token == link or (token == comma and facts[place + 1] != link))
+            and starts_clause(facts[place + 1 : place + 5], entities, verbs)
+        ):
             if named:
                 taps.append(Tap(POINTER_LAYER + 1, place, named[0], weight))
-            if len(named) == 2:
+            if len(named) >= 2:
                 taps.append(Tap(POINTER_LAYER, place, named[1], weight))
             named = []
     return taps

@@ -43,6 +43,8 @@ def _coloured(rng: random.Random) -> list[str]:
 
 
 def _having(owner: Callable[[random.Random], list[str]], verb: str, plain: str) -> Domain:
+    inside = ("How many {items} are in {a}?",) if owner is _coloured else ()
+    both_inside = ("How many {items} are in {a} and {b} together?",) if owner is _coloured else ()
     return Domain(
         entities=owner,
         base=f"{{a}} {verb} {{n}} {{items}}.",
@@ -50,12 +52,14 @@ def _having(owner: Callable[[random.Random], list[str]], verb: str, plain: str) 
         fewer=f"{{a}} {verb} {{n}} fewer {{items}} than {{b}}.",
         times=f"{{a}} {verb} {{n}} as many {{items}} as {{b}}.",
         half=f"{{a}} {verb} half as many {{items}} as {{b}}.",
-        asks=(f"How many {{items}} does {{a}} {plain}?",),
+        asks=(f"How many {{items}} does {{a}} {plain}?", *inside),
         total=(
             f"How many {{items}} do {{a}} and {{b}} {plain} together?",
             f"How many {{items}} do {{a}} and {{b}} {plain} in all?",
             f"How many {{items}} do {{a}} and {{b}} {plain} altogether?",
             f"How many {{items}} do {{a}} and {{b}} {plain} in total?",
+            f"How many do {{a}} and {{b}} {plain} together?",
+            *both_inside,
         ),
         difference=f"How many more {{items}} does {{a}} {plain} than {{b}}?",
         both=f"{{a}} {verb} as many {{items}} as {{b}} and {{c}} together.",
@@ -106,12 +110,20 @@ def _relation(rng: random.Random, template: str, **fields: str | int) -> str:
     return _sentence(template.replace(" {items}", "", 1) if rng.random() < 0.2 else template, **fields)
 
 
+def _elliptic(rng: random.Random, sentence: str, other: str, before: str) -> str:
+    """``sentence`` at times without its "than Tom" or "as Tom", where the sentence before speaks of Tom."""
+    for end in (f" than {other}.", f" as {other}."):
+        if before.startswith(_sentence(other)) and sentence.endswith(end) and rng.random() < 0.12:
+            return sentence[: -len(end)] + "."
+    return sentence
+
+
 def _joined(rng: random.Random, sentences: list[str]) -> str:
     """The sentences as a text; at times two are joined, as in "Tom has 5 pens and Ann has 3 more pens than Tom."."""
     text = sentences[0]
     for sentence in sentences[1:]:
         if rng.random() < 0.12 and " and " not in text.rpartition(".")[0].rpartition(".")[2]:
-            link = rng.choice((" and ", ", and "))
+            link = rng.choice((" and ", ", and ", ", "))
             lowered = sentence[0].lower() + sentence[1:] if sentence.startswith("The ") else sentence
             text = text[:-1] + link + lowered
         else:
@@ -141,24 +153,26 @@ def relations(rng: random.Random, n_steps: int, max_value: int, shuffled: bool =
         if kind == "both":
             c, second = rng.choice([entry for entry in known if entry[0] != b])
             facts.append(_relation(rng, domain.both or "", a=name, b=b, c=c, items=items))
-            return name, record.apply("+", source, second)
+            return name, record.apply("+", source, second, name)
         if kind == "half" and domain.half and record.value(source) % 2 == 0:
             facts.append(_relation(rng, domain.half, a=name, b=b, items=items))
-            return name, record.apply("/", source, 2)
+            return name, record.apply("/", source, 2, name)
         if kind == "times":
             factor = rng.randint(2, min(3, max(2, max_value // record.value(source))))
             facts.append(_relation(rng, domain.times, a=name, b=b, items=items, n=rng.choice(TIMES_WORDS[factor])))
-            return name, record.apply("*", source, factor)
+            return name, record.apply("*", source, factor, name)
         more = kind == "more" or record.value(source) < 4
         number = record.number() if more else record.below(source)
         facts.append(_relation(rng, domain.more if more else domain.fewer, a=name, b=b, items=items, n=number))
-        return name, record.apply("+" if more else "-", source, number)
+        return name, record.apply("+" if more else "-", source, number, name)
 
     start = rng.randint(2, 12)
     known.append((names.pop(), start))
     facts.append(_sentence(domain.base, a=known[0][0], items=items, n=start))
     for _ in range(n_steps - (ending != "plain")):
         known.append(relate(known[-1], draw))
+        if not shuffled:
+            facts[-1] = _elliptic(rng, facts[-1], known[-2][0], facts[-2])
 
     last, earlier = known[-1], known[rng.randrange(len(known) - 1)]
     if ending == "total":
@@ -177,7 +191,7 @@ def relations(rng: random.Random, n_steps: int, max_value: int, shuffled: bool =
 
     side = draw.copy()
     for _ in range(rng.choices((0, 1, 2), (5, 4, 1 if n_steps < 4 else 0))[0] if shuffled else 0):
-        known.append(relate(rng.choice(known), side))
+        known.append(relate(known[-1], side))
     if shuffled:
         rng.shuffle(facts)
     told = _joined(rng, facts)
@@ -223,6 +237,7 @@ LOSSES = (
     "{a} gives {x} {n} {items}.",
     "{a} gives away {n} {items}.",
     "{a} uses {n} {items}.",
+    "{a} uses {n} of the {items}.",
     "{a} drops {n} {items}.",
 )
 EATS = "{a} eats {n} {items}."
@@ -251,13 +266,21 @@ class Thread:
         return _sentence(text)
 
     def opening(self) -> str:
-        return self.tell(f"{self.name} has {self.draw.value(self.quantity)} {self.items}.")
+        has = f"{self.name} has {self.draw.value(self.quantity)} {self.items}"
+        if self.alone and self.rng.random() < 0.1:
+            things = self.rng.choice([many for _, many in ITEMS if many != self.items])
+            has += f" and {self.rng.randint(2, 9)} {things}"
+        return self.tell(has + ".")
 
     def boxes(self) -> str:
         """An opening that is itself a step: some containers with as many things each."""
         count, each = self.draw.number(2, 4), self.draw.number(2, 6)
         self.quantity = self.draw.apply("*", count, each)
-        return self.tell(f"{self.name} has {count} {self.rng.choice(CONTAINERS)[1]} with {each} {self.items} each.")
+        one, many = self.rng.choice(CONTAINERS)
+        if self.rng.random() < 0.3:
+            first = self.tell(f"{self.name} has {count} {many} of {self.items}.")
+            return f"{first} {self.tell(f'{self.subject} has {each} {self.items} in each {one}.')}"
+        return self.tell(f"{self.name} has {count} {many} with {each} {self.items} each.")
 
     def event(self, steps_left: int) -> tuple[str, int]:
         """One event: its sentence and how many steps it took."""
@@ -387,17 +410,21 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     def relate(previous: tuple[tuple[str, str], Operand], record: Draw) -> None:
         item = goods.pop()
         a, b = _article(item[0]), _article(previous[0][0])
-        kind = rng.choice(("more", "less", "times"))
+        kind = rng.choice(("more", "less", "times", "half"))
+        if kind == "half" and record.value(previous[1]) % 2 == 0:
+            facts.append(_sentence("{a} costs half as much as {b}.", a=a, b=b))
+            price.append((item, record.apply("/", previous[1], 2, item[0])))
+            return
         if kind == "times":
             factor = rng.randint(2, 3)
             facts.append(_sentence("{a} costs {n} as much as {b}.", a=a, n=rng.choice(TIMES_WORDS[factor]), b=b))
-            price.append((item, record.apply("*", previous[1], factor)))
+            price.append((item, record.apply("*", previous[1], factor, item[0])))
             return
-        if record.value(previous[1]) < 4:
+        if kind == "half" or record.value(previous[1]) < 4:
             kind = "more"
         number = draw.number() if kind == "more" else record.below(previous[1])
         facts.append(_sentence("{a} costs {n} dollars {kind} than {b}.", a=a, n=number, kind=kind, b=b))
-        price.append((item, record.apply("+" if kind == "more" else "-", previous[1], number)))
+        price.append((item, record.apply("+" if kind == "more" else "-", previous[1], number, item[0])))
 
     start = draw.number(2, 12)
     price.append((goods.pop(), start))
@@ -417,7 +444,7 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     paid = _pay(draw, basket)
     side = draw.copy()
     if rng.random() < 0.4:
-        relate(rng.choice(price), side)
+        relate(price[n_relations], side)
     rng.shuffle(facts)
     money = 0
     if left_question:
@@ -481,6 +508,9 @@ PLAIN_OPERATIONS = {
 }
 
 
+OPERATORS = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}
+
+
 def numbers(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     """Arithmetic without a story: one operation, or a list of instructions."""
     draw = Draw(rng, max_value)
@@ -507,12 +537,14 @@ def numbers(rng: random.Random, n_steps: int, max_value: int) -> Problem:
             fact = "Double it." if op == "*" else "Halve it."
         if n_steps == 1 and rng.random() < 0.8:
             asked = alone.format(a=start, b=number)
+            if op == "+" and rng.random() < 0.1:
+                asked = f"What is {start} and {number} together?"
             if number == 2 and op in "*/" and rng.random() < 0.5:
                 asked = f"What is {'twice' if op == '*' else 'half of'} {start}?"
             return Problem("", asked, tuple(draw.operations), "numbers")
         facts.append(fact.format(b=number))
-    if n_steps > 1 and all(step.op in "+-" for step in draw.operations) and rng.random() < 0.5:
-        terms = " ".join(f"{'plus' if step.op == '+' else 'minus'} {step.right}" for step in draw.operations)
+    if n_steps > 1 and all(step.op in "+-" for step in draw.operations[1:]) and rng.random() < 0.6:
+        terms = " ".join(f"{OPERATORS[step.op]} {step.right}" for step in draw.operations)
         return Problem("", f"What is {start} {terms}?", tuple(draw.operations), "numbers")
     return Problem(" ".join(facts), "What is the result?", tuple(draw.operations), "numbers")
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from train import attention
+
 MULTIPLIES_BF16: bool = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 """Whether training on this processor is faster with matrix products in BF16."""
 
@@ -49,18 +51,18 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
-def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines ``[B, 1, T, head_dim]`` float32 of integer ``positions`` [B, T]."""
+def rotary(positions: Tensor, head_dim: int, theta: float) -> Tensor:
+    """Cosines, then sines, of integer ``positions`` [B, T]: ``[B, T, head_dim]`` float32."""
     frequency = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
-    angle = positions[:, None, :, None].float() * frequency
-    angle = torch.cat((angle, angle), dim=-1)
-    return angle.cos(), angle.sin()
+    angle = positions[:, :, None].float() * frequency
+    return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of ``x`` [B, heads, T, head_dim]."""
+def rotate(x: Tensor, turns: Tensor) -> Tensor:
+    """Rotary embedding of ``x`` [B, T, heads, head_dim] by the ``turns`` of ``rotary``."""
+    cos, sin = turns[:, :, None].chunk(2, dim=-1)
     low, high = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-high, low), dim=-1) * sin
+    return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1)
 
 
 class Attention(nn.Module):
@@ -73,18 +75,21 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, turns: Tensor, mask: Tensor) -> Tensor:
         batch, length, size = x.shape
-        q = self.q_proj(x).view(batch, length, self.n_heads, self.head_dim).transpose(1, 2)
-        k = self.k_proj(x).view(batch, length, self.n_kv, self.head_dim).transpose(1, 2)
-        v = self.v_proj(x).view(batch, length, self.n_kv, self.head_dim).transpose(1, 2)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        repeat = self.n_heads // self.n_kv
-        k, v = k.repeat_interleave(repeat, dim=1), v.repeat_interleave(repeat, dim=1)
-        # Written out: with a mask, in BF16 on a CPU, PyTorch's own attention takes three times as long.
-        scores = torch.matmul(q * self.head_dim**-0.5, k.transpose(-1, -2)).float() + mask
-        mixed = torch.matmul(scores.softmax(-1).to(v.dtype), v)
-        out: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, length, size))
+        q = self.q_proj(x).view(batch, length, self.n_heads, self.head_dim)
+        k = self.k_proj(x).view(batch, length, self.n_kv, self.head_dim)
+        v = self.v_proj(x).view(batch, length, self.n_kv, self.head_dim)
+        if mask.dtype == torch.int16:
+            mixed = attention.attend(q, k, v, mask, turns)
+        else:
+            repeat = self.n_heads // self.n_kv
+            q, k, v = (heads.transpose(1, 2) for heads in (rotate(q, turns), rotate(k, turns), v))
+            k, v = k.repeat_interleave(repeat, dim=1), v.repeat_interleave(repeat, dim=1)
+            # Written out: with a mask, in BF16 on a CPU, PyTorch's own attention takes three times as long.
+            scores = torch.matmul(q * self.head_dim**-0.5, k.transpose(-1, -2)).float() + mask
+            mixed = torch.matmul(scores.softmax(-1).to(v.dtype), v).transpose(1, 2).reshape(batch, length, size)
+        out: Tensor = self.o_proj(mixed)
         return out
 
 
@@ -108,8 +113,8 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, rows: Tensor | None = None) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
+    def forward(self, x: Tensor, turns: Tensor, mask: Tensor, rows: Tensor | None = None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), turns, mask)
         if rows is not None:
             x = x.flatten(0, 1)[rows]
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
@@ -154,13 +159,15 @@ class Llama(nn.Module):
         ``taps`` maps a number of layers n (from 1, the last excluded) to rows; their states after n layers, normed, are
         appended to ``tapped`` in the order of the layers.
         """
-        cos, sin = rotary(positions, self.config.head_dim, self.config.rope_theta)
+        turns = rotary(positions, self.config.head_dim, self.config.rope_theta)
+        if torch.is_autocast_enabled("cpu") and self.config.head_dim == attention.HEAD_DIM and attention.available():
+            mask = attention.pack_mask(mask[:, 0] == 0)
         x = self.embed_tokens(tokens)
         for depth, layer in enumerate(self.layers[:-1], start=1):
-            x = layer(x, cos, sin, mask)
+            x = layer(x, turns, mask)
             if taps is not None and tapped is not None and depth in taps:
                 tapped.append(self.norm(x.flatten(0, 1)[taps[depth]]))
-        x = self.layers[-1](x, cos, sin, mask, rows)
+        x = self.layers[-1](x, turns, mask, rows)
         out: Tensor = self.norm(x)
         return out
 

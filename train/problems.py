@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MAX_VALUE = 24
 """Every quantity lies in 1..MAX_VALUE."""
@@ -26,11 +26,13 @@ Operand = int | Ref
 
 @dataclass(frozen=True)
 class Operation:
-    """``left op right``; ``op`` is one of ``+ - * /``, division is exact."""
+    """``left op right``; ``op`` is one of ``+ - * /``, division is exact. ``name`` says whose quantity the result is,
+    where the text says so: "Tom", "the red box"."""
 
     op: str
     left: Operand
     right: Operand
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def needed(operations: Sequence[Operation], result: Ref) -> tuple[Operation, ...
         return place[operand.index] if isinstance(operand, Ref) else operand
 
     return tuple(
-        Operation(operations[i].op, moved(operations[i].left), moved(operations[i].right)) for i in sorted(keep)
+        replace(operations[i], left=moved(operations[i].left), right=moved(operations[i].right)) for i in sorted(keep)
     )
 
 
@@ -160,14 +162,14 @@ class Draw:
         """A number of 2 or more that can be taken from ``operand`` and leaves something."""
         return self.number(2, min(high, self.value(operand) - 1))
 
-    def apply(self, op: str, left: Operand, right: Operand) -> Ref:
-        """Append one operation. Raises Rejected when its value leaves 1..max_value or a division is inexact."""
+    def apply(self, op: str, left: Operand, right: Operand, name: str = "") -> Ref:
+        """Append one operation, whose result is ``name``'s. Raises Rejected when its value leaves 1..max_value or a division is inexact."""
         a, b = self.value(left), self.value(right)
         if op == "/" and a % b:
             raise Rejected
         result = {"+": a + b, "-": a - b, "*": a * b, "/": a // b}[op]
         if not 1 <= result <= self.max_value:
             raise Rejected
-        self.operations.append(Operation(op, left, right))
+        self.operations.append(Operation(op, left, right, name))
         self.values.append(result)
         return Ref(len(self.values) - 1)

@@ -112,6 +112,11 @@ class Vocabulary:
         names = (*NAMES, *COLOURS, *(one for one, _ in ITEMS))
         return {self.ids[form]: self.ids[SPACE + name] for name in names for form in (name, SPACE + name)}
 
+    def entity(self, name: str) -> int | None:
+        """The token that tells ``name`` ("Tom", "the red box") from others of its sort; None if there is none."""
+        ids = (self.ids.get(SPACE + word) for word in name.split())
+        return next((token for token in ids if token in self.entities), None)
+
     @cached_property
     def plurals(self) -> dict[int, int]:
         """Tokens of several things, in either form, to the single thing's form with a leading space."""

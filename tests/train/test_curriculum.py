@@ -11,6 +11,9 @@ import torch
 from train.curriculum import (
     BLOCK_COUNT,
     DEEP_LAYERS,
+    EARLIER_WEIGHT,
+    LATE_LAYERS,
+    NAME_WEIGHT,
     POINTER_LAYER,
     Branch,
     Readout,
@@ -30,7 +33,7 @@ from train.curriculum import (
 from train.data import draw
 from train.evaluate import chain_accuracy
 from train.model import Llama, ModelConfig
-from train.problems import Operation, Problem
+from train.problems import Operation, Problem, Ref
 from train.run import CONTROLS, Options, batch_of
 from train.tokenizer import Vocabulary, build_json
 
@@ -179,27 +182,50 @@ def test_padding_changes_no_loss(model: Llama, vocabulary: Vocabulary) -> None:
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
 
 
-def test_deep_grounding_reads_each_step_at_its_own_layer(model: Llama, vocabulary: Vocabulary) -> None:
-    """In a model one layer higher than that, only step 1 is read below the top, at block 1's end."""
+def test_deep_grounding_reads_each_step_at_its_own_layer(vocabulary: Vocabulary) -> None:
+    """In a model one layer higher than that, only step 1 is read below the top, at the end of every block."""
     deep_model = Llama(ModelConfig(len(vocabulary), 64, 64, DEEP_LAYERS[0] + 1, 4, 2))
     deep_model.initialise(1)
     made = draw(random.Random(7), "train", 2, kind="numbers")
     plain, deep = (alone(made, grounding(made, vocabulary, 0.0, weight), vocabulary) for weight in (0.0, 0.5))
-    tokens = vocabulary.encode(made.question) + vocabulary.block
+    tokens = vocabulary.encode(made.question)
     with torch.no_grad():
         difference = loss_sum(deep_model, lay_out([deep], vocabulary)) - loss_sum(
             deep_model, lay_out([plain], vocabulary)
         )
         deep_model.layers = deep_model.layers[: DEEP_LAYERS[0]]
-        state = plain_run(deep_model, tokens)[-1]
-        expected = -deep_model.logits(state).log_softmax(-1)[vocabulary.value(made.values[0])[0]]
-    torch.testing.assert_close(difference, 0.5 * expected, rtol=1e-4, atol=1e-4)
+        expected = torch.tensor(0.0)
+        for weight in (0.5, 0.5 * EARLIER_WEIGHT):
+            tokens += vocabulary.block
+            scores = deep_model.logits(plain_run(deep_model, tokens)[-1]).log_softmax(-1)
+            expected -= weight * scores[vocabulary.value(made.values[0])[0]]
+    torch.testing.assert_close(difference, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_late_kinds_learn_whose_value_a_step_gives(vocabulary: Vocabulary) -> None:
+    operations = (Operation("+", 2, 3, "the red box"), Operation("*", Ref(0), 2, "the blue box"))
+    made = Problem("", "How many pens does the blue box hold?", operations, "relations")
+    asked = asked_of(made, vocabulary)
+    taps = deep_taps(made, asked, 2, vocabulary, 1.0)
+    name = {token: text for text, token in vocabulary.ids.items()}
+    seen = [(tap.layer, tap.place - len(asked), name[tap.token], tap.weight) for tap in taps]
+    first, second = LATE_LAYERS[:2]
+    assert seen == [
+        (first, 3, "5", 1.0),
+        (first, 3, "Ġred", NAME_WEIGHT),
+        (first, 7, "5", EARLIER_WEIGHT),
+        (first, 7, "Ġred", EARLIER_WEIGHT * NAME_WEIGHT),
+        (second, 7, "10", 1.0),
+        (second, 7, "Ġblue", NAME_WEIGHT),
+        (POINTER_LAYER, -1, "Ġblue", 1.0),
+    ]
 
 
 def test_pointers_name_the_subject_of_each_clause(vocabulary: Vocabulary) -> None:
     """Of two joined facts, each number points at its own subject; "and" between two names ends nothing."""
     facts = vocabulary.encode(
-        "Tom has 12 pens and Ann has 3 more than Tom. Eva has as many pens as Tom and Ann together."
+        "Tom has 12 pens and Ann has 3 more than Tom. Eva has as many pens as Tom and Ann together. "
+        "Max has twice as many pens as Eva, Leo has 2 fewer than Max."
     )
     made = Problem("", "", (), "relations")
     name = {token: text for text, token in vocabulary.ids.items()}
@@ -214,6 +240,12 @@ def test_pointers_name_the_subject_of_each_clause(vocabulary: Vocabulary) -> Non
         (".", 1, "ĠAnn"),
         (".", 0, "ĠTom"),
         (".", 1, "ĠEva"),
+        (".", 0, "ĠTom"),
+        (",", 1, "ĠMax"),
+        (",", 0, "ĠEva"),
+        ("2", 0, "ĠLeo"),
+        (".", 1, "ĠLeo"),
+        (".", 0, "ĠMax"),
     ]
 
 
@@ -221,7 +253,7 @@ def test_a_shop_question_points_at_what_is_bought(vocabulary: Vocabulary) -> Non
     made = Problem("A pen costs 2 dollars.", "Tom buys 3 pens. How much does Tom pay?", (Operation("*", 2, 3),), "shop")
     asked = asked_of(made, vocabulary)
     targets = {
-        asked[tap.place]: tap.token for tap in deep_taps(made, asked, vocabulary, 1.0) if tap.layer == POINTER_LAYER
+        asked[tap.place]: tap.token for tap in deep_taps(made, asked, 1, vocabulary, 1.0) if tap.layer == POINTER_LAYER
     }
     assert targets == {
         vocabulary.ids["Ġpens"]: vocabulary.ids["Ġpen"],
