@@ -117,15 +117,8 @@ bool find(const char * name, Function & function) {
     return function != nullptr;
 }
 
-// Why nothing can be installed, "" if all is well and `functions` and `types` are set.
-std::string obstacle(ExtraBufferTypes & types) {
-    const char * const wish = std::getenv("RIM_EDGE_KERNELS");
-    if (wish && strcmp(wish, "0") == 0) {
-        return "RIM_EDGE_KERNELS=0 is set";
-    }
-    if (!kernel_for(GGML_TYPE_Q8_0)) {
-        return "this processor or this build lacks AVX-512 with VNNI";
-    }
+// Why the list cannot be touched at all, "" if it can and `functions` and `types` are set.
+std::string unknown_library(ExtraBufferTypes & types) {
     if (strcmp(ggml_version(), ggml_version_mirrored) != 0 || strcmp(llama_version(), llama_version_mirrored) != 0) {
         return std::string("they are made for ggml ") + ggml_version_mirrored + ", this is " + ggml_version();
     }
@@ -139,17 +132,35 @@ std::string obstacle(ExtraBufferTypes & types) {
     return "";
 }
 
+// Why our kernels stay out, "" if they can be used.
+std::string obstacle() {
+    const char * const wish = std::getenv("RIM_EDGE_KERNELS");
+    if (wish && strcmp(wish, "0") == 0) {
+        return "RIM_EDGE_KERNELS=0 is set";
+    }
+    return kernel_for(GGML_TYPE_Q8_0) ? "" : "this processor or this build lacks AVX-512 with VNNI";
+}
+
+bool is_named(ggml_backend_buffer_type_t type, const char * name) {
+    return strcmp(ggml_backend_buft_name(type), name) == 0;
+}
+
 State try_install() {
     State result{};
     ExtraBufferTypes types = nullptr;
-    result.reason = obstacle(types);
+    result.reason = unknown_library(types);
     if (!result.reason.empty()) {
         return result;
     }
-    // Before libllama's repacked layouts, behind types for matrix units such as Intel's AMX.
     auto & list = types();
-    const auto place = std::find_if(
-        list.begin(), list.end(), [](ggml_backend_buffer_type_t type) { return strcmp(ggml_backend_buft_name(type), "CPU_REPACK") == 0; });
+    // ggml's own layout for Intel's matrix units ends the process at the first product where ggml was compiled by gcc before 13: the
+    // compiler drops the description of the tiles that the instruction reads (llama.cpp issue 20824).
+    list.erase(std::remove_if(list.begin(), list.end(), [](auto type) { return is_named(type, "AMX"); }), list.end());
+    result.reason = obstacle();
+    if (!result.reason.empty()) {
+        return result;
+    }
+    const auto place = std::find_if(list.begin(), list.end(), [](auto type) { return is_named(type, "CPU_REPACK"); });
     list.insert(place, buffer_type());
     result.active = true;
     for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
