@@ -35,11 +35,12 @@ void bind_kernels(nb::module_ & m) {
     using rim::kernels::State;
     nb::class_<State>(m, "Kernels", "What multiplies weights on the CPU: our kernels for `types`, libllama's own for all else.")
         .def_ro("active", &State::active)
-        .def_ro("instructions", &State::instructions, "Such as \"AVX-512 VNNI, AVX-512 BF16\"; empty if not active.")
+        .def_ro("instructions", &State::instructions, "Such as \"AVX-512 VNNI, AVX-512 BF16\" or \"AVX2\"; empty if not active.")
         .def_ro("reason", &State::reason, "Why they are not active; empty if they are.")
         .def_ro("types", &State::types, "Weight types with a kernel of ours, as ggml names them.");
     m.def("kernels", &rim::kernels::state, nb::rv_policy::reference,
-          "The kernels of this process. RIM_EDGE_KERNELS=0 in its environment before the first model leaves all to libllama.");
+          "The kernels of this process. RIM_EDGE_KERNELS in its environment before the first model chooses: 0 leaves all to "
+          "libllama; avx2, avx-vnni or avx512 take these instructions instead of the best.");
     m.def("kernel_product", &product, "type"_a, "weights"_a, "values"_a, "n_threads"_a = 1,
           nb::sig("def kernel_product(type: str, weights: numpy.typing.NDArray[numpy.uint8], values: numpy.typing.NDArray[numpy.float32], "
                   "n_threads: int = 1) -> numpy.typing.NDArray[numpy.float32]"),

@@ -20,7 +20,9 @@ from rim_edge.errors import OptionError
 
 STATE = _native.kernels()
 needs_kernels = pytest.mark.skipif(not STATE.active, reason=STATE.reason)
-TYPES = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "BF16"]
+TYPES = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
+if "bf16" in STATE.types:  # needs AVX-512
+    TYPES.append("BF16")
 SUPER_BLOCKS = {"Q4_K", "Q5_K", "Q6_K"}
 Floats = npt.NDArray[np.float32]
 
@@ -179,7 +181,7 @@ def run_apart(path: Path, to: Path, how: str = "mmap", **environment: str) -> tu
 
 
 @needs_kernels
-@pytest.mark.parametrize("outtype", ["q8_0", "q4_0", "bf16"])
+@pytest.mark.parametrize("outtype", ["q8_0", "q4_0", *(["bf16"] if "BF16" in TYPES else [])])
 def test_a_model_says_the_same_with_and_without_them(folder: Path, outtype: str) -> None:
     path = make_model(folder / f"{outtype}.gguf", outtype=outtype)
     ours = run_apart(path, folder / "ours.npy")[1]
@@ -190,6 +192,56 @@ def test_a_model_says_the_same_with_and_without_them(folder: Path, outtype: str)
     assert not np.array_equal(ours, theirs)  # else this test compares libllama with itself
     # both round activations to 8 bits (or BF16); the models are random, so their logits have no outliers
     assert np.abs(ours - theirs).max() < 0.1 * theirs.std()
+
+
+PRODUCTS = """
+import sys
+import numpy as np
+import test_native_kernels as tests
+results = {}
+for kind in sys.argv[2:]:
+    for rows, inner, n in tests.SHAPES:
+        data = tests.bytes_of(kind, rows, inner, seed=n)
+        results[f"{kind}/{rows}/{n}"] = tests.product(kind, data, tests.activations(n, inner))
+np.savez(sys.argv[1], **results)
+"""
+SHAPES = [(16, 256, 1), (40, 512, 3), (64, 768, 8), (65, 512, 9), (128, 256, 34)]
+
+
+@needs_kernels
+@pytest.mark.parametrize("level", ["avx512", "avx-vnni", "avx2"])
+def test_every_instruction_set_gives_the_same_bits(level: str, tmp_path: Path) -> None:
+    kinds = [kind for kind in TYPES if kind != "BF16"]
+    environment = os.environ | {"RIM_EDGE_KERNELS": level}
+    said = subprocess.run(
+        [sys.executable, "-c", "from rim_edge import _native; print(_native.kernels().reason)"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    if said:
+        assert "lacks these instructions" in said
+        pytest.skip(said)
+    there = tmp_path / "products.npz"
+    here = str(Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", PRODUCTS, there, *kinds], env=environment, cwd=here, check=True)
+    with np.load(there) as results:
+        for kind in kinds:
+            for rows, inner, n in SHAPES:
+                mine = product(kind, bytes_of(kind, rows, inner, seed=n), activations(n, inner))
+                assert np.array_equal(mine, results[f"{kind}/{rows}/{n}"]), (kind, rows, inner, n)
+
+
+def test_an_unknown_instruction_set_is_named() -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", "from rim_edge import _native; print(_native.kernels().reason)"],
+        env=os.environ | {"RIM_EDGE_KERNELS": "mmx"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "RIM_EDGE_KERNELS=mmx is none of 0" in said
 
 
 def test_what_is_active_is_said() -> None:

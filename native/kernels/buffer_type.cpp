@@ -4,7 +4,6 @@
 #include <llama.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <mutex>
 
@@ -132,15 +131,6 @@ std::string unknown_library(ExtraBufferTypes & types) {
     return "";
 }
 
-// Why our kernels stay out, "" if they can be used.
-std::string obstacle() {
-    const char * const wish = std::getenv("RIM_EDGE_KERNELS");
-    if (wish && strcmp(wish, "0") == 0) {
-        return "RIM_EDGE_KERNELS=0 is set";
-    }
-    return kernel_for(GGML_TYPE_Q8_0) ? "" : "this processor or this build lacks AVX-512 with VNNI";
-}
-
 bool is_named(ggml_backend_buffer_type_t type, const char * name) {
     return strcmp(ggml_backend_buft_name(type), name) == 0;
 }
@@ -156,7 +146,7 @@ State try_install() {
     // ggml's own layout for Intel's matrix units ends the process at the first product where ggml was compiled by gcc before 13: the
     // compiler drops the description of the tiles that the instruction reads (llama.cpp issue 20824).
     list.erase(std::remove_if(list.begin(), list.end(), [](auto type) { return is_named(type, "AMX"); }), list.end());
-    result.reason = obstacle();
+    result.reason = why_none();
     if (!result.reason.empty()) {
         return result;
     }

@@ -14,13 +14,13 @@ namespace rim::kernels {
 
 struct State {
     bool active;
-    std::string instructions;        // "AVX-512 VNNI, AVX-512 BF16"; empty if not active
+    std::string instructions;        // "AVX-512 VNNI, AVX-512 BF16" or "AVX2"; empty if not active
     std::string reason;              // why not; empty if active
     std::vector<std::string> types;  // weight types with a kernel, as ggml names them
 };
 
 // Puts our buffer type into the list, once; must run before the first model is loaded. Does nothing, and says why in state(), where the
-// processor lacks the instructions, the library is not the one that we know, or RIM_EDGE_KERNELS=0 is set.
+// processor lacks the instructions, the library is not the one that we know, or RIM_EDGE_KERNELS forbids it.
 void install();
 
 // install() and what came of it.

@@ -3,12 +3,20 @@
 
 namespace rim::kernels {
 
-#if defined(RIM_KERNELS_AVX512)
+#if defined(RIM_KERNELS_X86)
+
+bool has_avx2() noexcept {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+
+bool has_avx_vnni() noexcept {
+    return has_avx2() && __builtin_cpu_supports("avxvnni");
+}
 
 bool has_avx512_vnni() noexcept {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
 
 bool has_avx512_bf16() noexcept {
@@ -17,6 +25,12 @@ bool has_avx512_bf16() noexcept {
 
 #else
 
+bool has_avx2() noexcept {
+    return false;
+}
+bool has_avx_vnni() noexcept {
+    return false;
+}
 bool has_avx512_vnni() noexcept {
     return false;
 }

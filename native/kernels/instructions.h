@@ -3,6 +3,12 @@
 
 namespace rim::kernels {
 
+// AVX2, FMA and F16C.
+bool has_avx2() noexcept;
+
+// The same and VNNI with 256 bits.
+bool has_avx_vnni() noexcept;
+
 // AVX-512 F, BW, DQ, VL and VNNI.
 bool has_avx512_vnni() noexcept;
 

@@ -1,21 +1,82 @@
-// kernel.cpp: which kernel this processor runs for a type.
+// kernel.cpp: which kernel runs for a type: the best instruction set of this processor, or the one that the environment names.
 #include "kernel.h"
+
+#include <cstdlib>
+#include <cstring>
 
 #include "instructions.h"
 
 namespace rim::kernels {
 
-const Kernel * kernel_for([[maybe_unused]] ggml_type type) noexcept {
-#if defined(RIM_KERNELS_AVX512)
-    static const bool vnni = has_avx512_vnni();
-    static const bool bf16 = has_avx512_bf16();
+namespace {
+
+using Find = const Kernel * (*)(ggml_type) noexcept;
+
+struct Level {
+    const char * name;  // as RIM_EDGE_KERNELS names it
+    bool (*present)() noexcept;
+    Find find;
+};
+
+#if defined(RIM_KERNELS_X86)
+const Kernel * avx512_kernel(ggml_type type) noexcept {
     if (type == GGML_TYPE_BF16) {
-        return bf16 ? avx512_bf16_kernel(type) : nullptr;
+        return has_avx512_bf16() ? avx512_bf16_kernel(type) : nullptr;
     }
-    return vnni ? avx512_vnni_kernel(type) : nullptr;
+    return avx512_vnni_kernel(type);
+}
+
+constexpr Level levels[] = {  // the best first
+    {"avx512", has_avx512_vnni, avx512_kernel},
+    {"avx-vnni", has_avx_vnni, avx_vnni_kernel},
+    {"avx2", has_avx2, avx2_kernel},
+};
 #else
-    return nullptr;
+constexpr Level levels[] = {{"none", [] () noexcept { return false; }, nullptr}};
 #endif
+
+struct Choice {
+    Find find = nullptr;
+    std::string why_none;
+};
+
+Choice choose() {
+    const char * const wish = std::getenv("RIM_EDGE_KERNELS");
+    const bool any = !wish || *wish == '\0';
+    if (!any && strcmp(wish, "0") == 0) {
+        return {nullptr, "RIM_EDGE_KERNELS=0 is set"};
+    }
+    std::string names;
+    for (const Level & level : levels) {
+        if (any || strcmp(wish, level.name) == 0) {
+            if (level.present()) {
+                return {level.find, ""};
+            }
+            if (!any) {
+                return {nullptr, std::string("RIM_EDGE_KERNELS=") + wish + ": this processor or this build lacks these instructions"};
+            }
+        }
+        names += std::string(", ") + level.name;
+    }
+    if (any) {
+        return {nullptr, "this processor or this build has none of the instruction sets that they are made for"};
+    }
+    return {nullptr, std::string("RIM_EDGE_KERNELS=") + wish + " is none of 0" + names};
+}
+
+const Choice & choice() {
+    static const Choice made = choose();
+    return made;
+}
+
+}  // namespace
+
+const Kernel * kernel_for(ggml_type type) noexcept {
+    return choice().find ? choice().find(type) : nullptr;
+}
+
+std::string why_none() {
+    return choice().why_none;
 }
 
 }  // namespace rim::kernels

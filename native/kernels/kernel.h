@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include <ggml.h>
 
@@ -34,11 +35,16 @@ struct Kernel {
     void (*multiply)(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride);
 };
 
-// The best kernel of this processor, nullptr where it has none for the type.
+// The kernel for a type of the instruction set in use, nullptr where it has none.
 const Kernel * kernel_for(ggml_type type) noexcept;
+
+// Why no kernel is used, "" if some are: the environment (RIM_EDGE_KERNELS: 0, or an instruction set) or the processor.
+std::string why_none();
 
 // ---- one per instruction set; may be called only where the processor has it (instructions.h)
 
+const Kernel * avx2_kernel(ggml_type type) noexcept;
+const Kernel * avx_vnni_kernel(ggml_type type) noexcept;
 const Kernel * avx512_vnni_kernel(ggml_type type) noexcept;
 const Kernel * avx512_bf16_kernel(ggml_type type) noexcept;
 

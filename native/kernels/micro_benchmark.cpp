@@ -1,6 +1,6 @@
 // micro_benchmark.cpp: the kernels alone, without ggml and the rest of the extension; see docs/kernels.md. One thread, processor time.
 //
-//     micro_benchmark [INNER [ROWS]]
+//     [RIM_EDGE_KERNELS=avx2] micro_benchmark [INNER [ROWS]]
 #include <immintrin.h>
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include <memory>
 #include <vector>
 
+#include "instructions.h"
 #include "kernel.h"
 #include "layout.h"
 
@@ -38,8 +39,11 @@ double now() {
     return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-// What vpdpbusd gives from registers alone, in operations per second.
-double peak() {
+// What vpdpbusd gives from 512-bit registers alone, in operations per second; 0 where the processor lacks it.
+__attribute__((target("avx512f,avx512vnni"))) double peak() {
+    if (!has_avx512_vnni()) {
+        return 0;
+    }
     constexpr int n = 1000000;
     __m512i sums[16];
     for (__m512i & sum : sums) {
@@ -79,7 +83,7 @@ int main(int count, char ** words) {
                 static_cast<long long>(inner), limit * 1e-9);
     for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
         const auto type = static_cast<ggml_type>(i);
-        const Kernel * const kernel = type == GGML_TYPE_BF16 ? avx512_bf16_kernel(type) : avx512_vnni_kernel(type);
+        const Kernel * const kernel = kernel_for(type);
         if (!kernel || !fits(type, inner, rows)) {
             continue;
         }

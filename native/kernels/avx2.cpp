@@ -1,0 +1,79 @@
+// avx2.cpp: quantized weights with AVX2 alone. Compiled with these instructions; entered only where the processor has them.
+//
+// It multiplies unsigned by signed bytes and adds two products in 16 bits, saturating. Sums of nibbles stay in 16 bits for a whole block
+// (15 * 127 * 2 * 8 = 30,480), those of quants up to 63 for one step (63 * 127 * 2 = 16,002). Quants up to 255 could exceed 16 bits in
+// the first sum: they are multiplied less their offset, as magnitudes, with the sign on the other factor.
+#include "avx2.h"
+
+namespace rim::kernels {
+
+namespace {
+
+struct Dot {
+    static constexpr const char * name = "AVX2";
+    static constexpr bool centres_bytes = true;
+
+    template <Range range>
+    struct Sum;
+};
+
+RIM_INLINE __m256i times(__m256i w, __m256i four) {
+    return _mm256_maddubs_epi16(w, four);
+}
+
+RIM_INLINE __m256i widened(__m256i shorts) {
+    return _mm256_madd_epi16(shorts, _mm256_set1_epi16(1));
+}
+
+template <>
+struct Dot::Sum<Range::nibble> {
+    Pair shorts;
+    Sum() = default;
+    RIM_INLINE explicit Sum(int32_t) : shorts{_mm256_setzero_si256(), _mm256_setzero_si256()} {}
+    RIM_INLINE void add(Pair w, Pair four) {
+        shorts.low = _mm256_add_epi16(shorts.low, times(w.low, four.low));
+        shorts.high = _mm256_add_epi16(shorts.high, times(w.high, four.high));
+    }
+    RIM_INLINE Pair total(int32_t start) const {
+        const __m256i from = _mm256_set1_epi32(start);
+        return {_mm256_add_epi32(widened(shorts.low), from), _mm256_add_epi32(widened(shorts.high), from)};
+    }
+};
+
+template <>
+struct Dot::Sum<Range::signed_byte> {
+    Pair sum;
+    Sum() = default;
+    RIM_INLINE explicit Sum(int32_t start) : sum{_mm256_set1_epi32(start), _mm256_set1_epi32(start)} {}
+    RIM_INLINE void add(Pair w, Pair four) {
+        sum.low = _mm256_add_epi32(sum.low, widened(times(w.low, four.low)));
+        sum.high = _mm256_add_epi32(sum.high, widened(times(w.high, four.high)));
+    }
+    RIM_INLINE Pair total(int32_t) const { return sum; }
+};
+
+template <>
+struct Dot::Sum<Range::byte> {
+    Pair sum;
+    Sum() = default;
+    RIM_INLINE explicit Sum(int32_t start) : sum{_mm256_set1_epi32(start), _mm256_set1_epi32(start)} {}
+    RIM_INLINE void add(Pair w, Pair four) {
+        sum.low = _mm256_add_epi32(sum.low, widened(centred(w.low, four.low)));
+        sum.high = _mm256_add_epi32(sum.high, widened(centred(w.high, four.high)));
+    }
+    RIM_INLINE Pair total(int32_t) const { return sum; }
+
+  private:
+    RIM_INLINE static __m256i centred(__m256i w, __m256i four) {
+        const __m256i value = _mm256_xor_si256(w, _mm256_set1_epi8(static_cast<char>(0x80)));
+        return times(_mm256_abs_epi8(value), _mm256_sign_epi8(four, value));  // 128 * 127 * 2 = 32,512
+    }
+};
+
+}  // namespace
+
+const Kernel * avx2_kernel(ggml_type type) noexcept {
+    return integer_kernel<Avx2<Dot>>(type);
+}
+
+}  // namespace rim::kernels

@@ -1,0 +1,162 @@
+// avx2.h: the instruction set that a tile's 16 rows meet as two registers of eight. Included by avx2.cpp and avx_vnni.cpp, which say how
+// bytes are multiplied (Dot): AVX2 alone, or VNNI in its 256-bit form.
+#pragma once
+
+#include <immintrin.h>
+
+#include "integer_kernels.h"
+
+namespace rim::kernels {
+
+namespace {
+
+struct Pair {  // 16 lanes
+    __m256i low, high;
+};
+
+struct FloatPair {
+    __m256 low, high;
+};
+
+template <class Dot>
+struct Avx2 {
+    using Bytes = Pair;      // 16 lanes x 4 bytes
+    using Ints = Pair;       // 16 lanes
+    using Floats = FloatPair;  // 16 lanes
+
+    static constexpr const char * name = Dot::name;
+    static constexpr int few_tiles = 1;                    // tiles that `few` reads side by side
+    static constexpr int many_tiles = 1, many_tokens = 4;  // sums that the 16 registers hold
+    static constexpr bool centres_bytes = Dot::centres_bytes;  // whether quants up to 255 are multiplied less their offset of 128
+
+    // A sum of products of 4 bytes each, from `start` on (the same in the constructor and in total()).
+    template <Range range>
+    using Sum = typename Dot::template Sum<range>;
+
+    RIM_INLINE static Bytes load(const uint8_t * bytes) {
+        return {_mm256_loadu_si256(reinterpret_cast<const __m256i *>(bytes)), _mm256_loadu_si256(reinterpret_cast<const __m256i *>(bytes + 32))};
+    }
+    RIM_INLINE static void store(uint8_t * to, Bytes bytes) {
+        _mm256_store_si256(reinterpret_cast<__m256i *>(to), bytes.low);
+        _mm256_store_si256(reinterpret_cast<__m256i *>(to + 32), bytes.high);
+    }
+    // Four signed bytes in every lane.
+    RIM_INLINE static Bytes broadcast(const int8_t * four) {
+        int32_t word;
+        memcpy(&word, four, sizeof word);
+        const __m256i all = _mm256_set1_epi32(word);
+        return {all, all};
+    }
+    RIM_INLINE static Bytes low_nibbles(Bytes bytes) {
+        const __m256i mask = _mm256_set1_epi8(15);
+        return {_mm256_and_si256(bytes.low, mask), _mm256_and_si256(bytes.high, mask)};
+    }
+    RIM_INLINE static Bytes high_nibbles(Bytes bytes) {
+        return low_nibbles({_mm256_srli_epi16(bytes.low, 4), _mm256_srli_epi16(bytes.high, 4)});
+    }
+    // 16 more where the plane of 64 bits has a one.
+    RIM_INLINE static Bytes add_sixteen(Bytes bytes, const uint8_t * plane) {
+        return {_mm256_or_si256(bytes.low, sixteens(plane)), _mm256_or_si256(bytes.high, sixteens(plane + 4))};
+    }
+    // Bits 4 and 5 of four registers, from the four pairs of bits in each byte of the plane.
+    RIM_INLINE static void add_two_bits(Bytes plane, Bytes * w) {
+        add_two_bits(plane.low, w[0].low, w[1].low, w[2].low, w[3].low);
+        add_two_bits(plane.high, w[0].high, w[1].high, w[2].high, w[3].high);
+    }
+    RIM_INLINE static Bytes look_up(const uint8_t * table, Bytes nibbles) {
+        const __m256i values = _mm256_broadcastsi128_si256(load16(table));
+        return {_mm256_shuffle_epi8(values, nibbles.low), _mm256_shuffle_epi8(values, nibbles.high)};
+    }
+
+    RIM_INLINE static Floats floats(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
+    RIM_INLINE static Floats load(const float * values) { return {_mm256_loadu_ps(values), _mm256_loadu_ps(values + 8)}; }
+    RIM_INLINE static void store(float * to, Floats values) {
+        _mm256_storeu_ps(to, values.low);
+        _mm256_storeu_ps(to + 8, values.high);
+    }
+    RIM_INLINE static Floats halves(const uint8_t * bytes) {  // 16 half-precision numbers
+        return {_mm256_cvtph_ps(load16(bytes)), _mm256_cvtph_ps(load16(bytes + 16))};
+    }
+    RIM_INLINE static Floats unsigned_bytes(const uint8_t * bytes) {
+        return converted({_mm256_cvtepu8_epi32(load16(bytes)), _mm256_cvtepu8_epi32(_mm_srli_si128(load16(bytes), 8))});
+    }
+    RIM_INLINE static Floats signed_bytes(const uint8_t * bytes) {
+        return converted({_mm256_cvtepi8_epi32(load16(bytes)), _mm256_cvtepi8_epi32(_mm_srli_si128(load16(bytes), 8))});
+    }
+    RIM_INLINE static Floats converted(Ints ints) { return {_mm256_cvtepi32_ps(ints.low), _mm256_cvtepi32_ps(ints.high)}; }
+    RIM_INLINE static Floats times(Floats a, Floats b) { return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)}; }
+    RIM_INLINE static Floats fused(Floats a, Floats b, Floats c) {  // a * b + c, rounded once
+        return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+    }
+    RIM_INLINE static Floats negative(Floats a) {
+        const __m256 sign = _mm256_set1_ps(-0.0f);
+        return {_mm256_xor_ps(a.low, sign), _mm256_xor_ps(a.high, sign)};
+    }
+
+    // 32 values as signed bytes: value = quant * scale. The sums of the first and the second 16 quants.
+    RIM_INLINE static void quantize(const float * values, int8_t * quants, float & scale, int32_t * sums) {
+        const __m256 sign = _mm256_set1_ps(-0.0f);
+        __m256 parts[4], largest = _mm256_setzero_ps(), unordered = _mm256_setzero_ps();
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            parts[i] = _mm256_loadu_ps(values + i * 8);
+            largest = _mm256_max_ps(largest, _mm256_andnot_ps(sign, parts[i]));
+            unordered = _mm256_or_ps(unordered, _mm256_cmp_ps(parts[i], parts[i], _CMP_UNORD_Q));
+        }
+        alignas(32) float lanes[8];
+        _mm256_store_ps(lanes, largest);
+        float most = 0;
+        for (const float lane : lanes) {
+            most = lane > most ? lane : most;
+        }
+        const float factor = quant_scale(most, scale);
+        if (_mm256_movemask_ps(unordered)) {
+            scale = __builtin_nanf("");  // a maximum hides what is not a number; the result must show it
+        }
+        __m256i q[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(parts[i], _mm256_set1_ps(factor)));
+        }
+        sums[0] = sum_of(_mm256_add_epi32(q[0], q[1]));
+        sums[1] = sum_of(_mm256_add_epi32(q[2], q[3]));
+        // packing works within halves of a register: 0 2 | 1 3 are brought back into order
+        const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+        const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(quants), _mm256_permutevar8x32_epi32(packed, order));
+    }
+
+  private:
+    RIM_INLINE static __m128i load16(const uint8_t * bytes) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(bytes)); }
+
+    RIM_INLINE static __m256i sixteens(const uint8_t * bits) {  // of 32 bits, one for each byte
+        int32_t word;
+        memcpy(&word, bits, sizeof word);
+        const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
+        const __m256i each = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201ULL));
+        const __m256i bytes = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(word), spread), each);
+        return _mm256_and_si256(_mm256_cmpeq_epi8(bytes, each), _mm256_set1_epi8(16));
+    }
+
+    RIM_INLINE static void add_two_bits(__m256i plane, __m256i & a, __m256i & b, __m256i & c, __m256i & d) {
+        const __m256i bits = _mm256_set1_epi8(0x30);
+        a = _mm256_or_si256(a, _mm256_and_si256(_mm256_slli_epi16(plane, 4), bits));
+        b = _mm256_or_si256(b, _mm256_and_si256(_mm256_slli_epi16(plane, 2), bits));
+        c = _mm256_or_si256(c, _mm256_and_si256(plane, bits));
+        d = _mm256_or_si256(d, _mm256_and_si256(_mm256_srli_epi16(plane, 2), bits));
+    }
+
+    RIM_INLINE static int32_t sum_of(__m256i ints) {
+        alignas(32) int32_t lanes[8];
+        _mm256_store_si256(reinterpret_cast<__m256i *>(lanes), ints);
+        int32_t sum = 0;
+        for (const int32_t lane : lanes) {
+            sum += lane;
+        }
+        return sum;
+    }
+};
+
+}  // namespace
+
+}  // namespace rim::kernels

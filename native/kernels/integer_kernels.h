@@ -1,0 +1,421 @@
+// integer_kernels.h: products of quantized weights with byte multiplications, in the words of an instruction set (Isa: integer_types.h).
+// Included by one file per instruction set, compiled with its instructions and entered only where the processor has them.
+//
+// Activations become signed bytes with one scale per 32 values. Of each block of 32 the products are summed exactly in int32, then scaled
+// and added in float: sum += (d_w * integer sum) * d_a, and m_w * (d_a * sum of the quants) for types with minima. Both ways below do the
+// same operations on a value in the same order, on every instruction set: all give the same bits.
+//
+// - Few tokens: weights go from memory through registers once, some tiles at a time. Bound by memory.
+// - More: 4 tiles x 256 values of weights are widened to bytes in L1, then some tiles x some tokens are summed in registers. Zen 5 loads
+//   one broadcast operand per cycle and multiplies two registers per cycle, so each broadcast must serve several tiles.
+#pragma once
+
+#include <algorithm>
+#include <cfloat>
+#include <cstring>
+
+#include "integer_types.h"
+#include "kernel.h"
+#include "layout.h"
+
+namespace rim::kernels {
+
+namespace {
+
+constexpr int groups = 8;            // of 4 values in a block
+constexpr int64_t panel_blocks = 8;  // 256 values
+constexpr int panel_tiles = 4;
+constexpr int64_t few_tokens = 8;
+
+// ---- activations: all quants, then a scale per token and block, then n_scales corrections per token and block
+
+struct Activations {
+    int8_t * quants;
+    float * scales;
+    int32_t * corrections;  // -offset * sum of the quants, or the float d_a * sum for types with minima
+    int64_t inner;
+    int64_t n_blocks;
+
+    explicit Activations(const Prepared & prepared) {
+        const size_t n_values = static_cast<size_t>(prepared.inner * prepared.n_tokens);
+        quants = reinterpret_cast<int8_t *>(prepared.bytes);
+        scales = reinterpret_cast<float *>(prepared.bytes + (n_values + 63) / 64 * 64);
+        corrections = reinterpret_cast<int32_t *>(scales + n_values / block_values);
+        inner = prepared.inner;
+        n_blocks = prepared.inner / block_values;
+    }
+};
+
+template <class Type>
+size_t prepared_bytes(int64_t inner, int64_t n_tokens) {
+    const size_t n_values = static_cast<size_t>(inner * n_tokens);
+    return (n_values + 63) / 64 * 64 + n_values / block_values * 4 * (1 + Type::n_scales);
+}
+
+// Whether an instruction set multiplies quants less their offset, so that no correction is needed.
+template <class Isa, class Type>
+constexpr bool is_centred = Type::range == Range::byte && Isa::centres_bytes;
+
+template <class Isa, class Type>
+void prepare(const float * values, int64_t token, int64_t first, int64_t end, const Prepared & prepared) {
+    const Activations to(prepared);
+    for (int64_t k = first; k < end; k += block_values) {
+        float scale;
+        int32_t sums[2];  // of the quants, of each half
+        Isa::quantize(values + k, to.quants + token * to.inner + k, scale, sums);
+        const int64_t block = token * to.n_blocks + k / block_values;
+        to.scales[block] = scale;
+        if constexpr (Type::n_scales == 2) {
+            to.corrections[block * 2] = -Type::offset * sums[0];
+            to.corrections[block * 2 + 1] = -Type::offset * sums[1];
+        } else if constexpr (Type::has_min) {
+            const float scaled = scale * static_cast<float>(sums[0] + sums[1]);
+            memcpy(to.corrections + block, &scaled, sizeof scaled);
+        } else {
+            to.corrections[block] = is_centred<Isa, Type> ? 0 : -Type::offset * (sums[0] + sums[1]);
+        }
+    }
+}
+
+RIM_INLINE float float_of(const int32_t * bits) {
+    float value;
+    memcpy(&value, bits, sizeof value);
+    return value;
+}
+
+// ---- few tokens
+
+template <class Isa, class Type, int R, int T>
+void few(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_t first_token, float * out, size_t out_stride) {
+    const size_t quants_size = Type::quant_bytes * static_cast<size_t>(in.n_blocks);
+    typename Isa::Floats sums[R][T];
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) {
+            sums[r][t] = Isa::floats(0.0f);
+        }
+    }
+    const int8_t * const quants = in.quants + first_token * in.inner;
+    const float * const scales = in.scales + first_token * in.n_blocks;
+    const int32_t * const corrections = in.corrections + first_token * in.n_blocks * Type::n_scales;
+    for (int64_t block = 0; block < in.n_blocks; ++block) {
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) {
+            const uint8_t * const tile = tiles + static_cast<size_t>(r) * tile_size;
+            const uint8_t * const bytes = tile + static_cast<size_t>(block) * Type::quant_bytes;
+#pragma GCC unroll 8
+            for (size_t line = 0; line < Type::quant_bytes; line += 64) {
+                __builtin_prefetch(bytes + 2048 + line, 0, 3);
+            }
+            typename Isa::Bytes w[groups];
+            Type::quants(bytes, w);
+            typename Isa::Floats d[2], m;
+            Type::scales(tile + quants_size, block, d, &m);
+#pragma GCC unroll 8
+            for (int t = 0; t < T; ++t) {
+                const int8_t * const a = quants + t * in.inner + block * block_values;
+                const typename Isa::Floats d_a = Isa::floats(scales[t * in.n_blocks + block]);
+#pragma GCC unroll 2
+                for (int s = 0; s < Type::n_scales; ++s) {
+                    constexpr int n = groups / Type::n_scales;
+                    const int32_t * const correction = corrections + (t * in.n_blocks + block) * Type::n_scales + s;
+                    const int32_t start = Type::has_min ? 0 : *correction;
+                    typename Isa::template Sum<Type::range> sum(start);
+#pragma GCC unroll 8
+                    for (int i = 0; i < n; ++i) {
+                        sum.add(w[s * n + i], Isa::broadcast(a + (s * n + i) * 4));
+                    }
+                    sums[r][t] = Isa::fused(Isa::times(Isa::converted(sum.total(start)), d[s]), d_a, sums[r][t]);
+                    if constexpr (Type::has_min) {
+                        sums[r][t] = Isa::fused(m, Isa::floats(float_of(correction)), sums[r][t]);
+                    }
+                }
+            }
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) {
+            Isa::store(out + t * out_stride + r * tile_rows, sums[r][t]);
+        }
+    }
+}
+
+// ---- more tokens
+
+// Weights of up to panel_tiles tiles and panel_blocks blocks: bytes, and factors as floats, [block][tile][n_scales (+ 1 with minima)][16].
+struct Panel {
+    alignas(64) uint8_t bytes[panel_tiles * panel_blocks * 512];
+    alignas(64) float factors[panel_blocks * panel_tiles * 2 * 16];
+    const uint8_t * weights;  // where the bytes are: above, or in the tiles themselves
+    size_t tile_step;
+};
+
+template <class Isa, class Type, int R>
+void widen(const uint8_t * tiles, size_t tile_size, int64_t n_blocks, int64_t first, int64_t n, Panel & panel) {
+    constexpr int n_factors = Type::n_scales + (Type::has_min ? 1 : 0);
+    constexpr bool wide = Type::quant_bytes == 512;
+    panel.weights = wide ? tiles + static_cast<size_t>(first) * 512 : panel.bytes;
+    panel.tile_step = wide ? tile_size : panel_blocks * 512;
+    for (int r = 0; r < R; ++r) {
+        const uint8_t * const tile = tiles + static_cast<size_t>(r) * tile_size;
+        for (int64_t b = 0; b < n; ++b) {
+            if constexpr (!wide) {
+                typename Isa::Bytes w[groups];
+                Type::quants(tile + static_cast<size_t>(first + b) * Type::quant_bytes, w);
+#pragma GCC unroll 8
+                for (int i = 0; i < groups; ++i) {
+                    Isa::store(panel.bytes + (r * panel_blocks + b) * 512 + i * 64, w[i]);
+                }
+            }
+            typename Isa::Floats d[2], m;
+            Type::scales(tile + Type::quant_bytes * static_cast<size_t>(n_blocks), first + b, d, &m);
+            float * const factors = panel.factors + (b * R + r) * n_factors * 16;
+#pragma GCC unroll 2
+            for (int s = 0; s < Type::n_scales; ++s) {
+                Isa::store(factors + s * 16, d[s]);
+            }
+            if constexpr (Type::has_min) {
+                Isa::store(factors + 16, m);
+            }
+        }
+    }
+}
+
+// Sums of R tiles (from the panel's tile `row` on, which has `rows`) x T tokens over the n blocks of a panel, added to those in `out` unless
+// these are the first blocks.
+template <class Isa, int R, int T, Range range, int n_scales, bool has_min>
+void many(const Panel & panel, int row, int rows, const Activations & in, int64_t first_token, int64_t first, int64_t n_here, float * out,
+          size_t out_stride) {
+    constexpr int n_factors = n_scales + (has_min ? 1 : 0);
+    out += row * tile_rows;
+    typename Isa::Floats sums[R][T];
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+        for (int t = 0; t < T; ++t) {
+            sums[r][t] = first == 0 ? Isa::floats(0.0f) : Isa::load(out + t * out_stride + r * tile_rows);
+        }
+    }
+    const int8_t * a = in.quants + first_token * in.inner + first * block_values;
+    const float * scale = in.scales + first_token * in.n_blocks + first;
+    const int32_t * correction = in.corrections + (first_token * in.n_blocks + first) * n_scales;
+    const uint8_t * weights = panel.weights + static_cast<size_t>(row) * panel.tile_step;
+    const float * factors = panel.factors + row * n_factors * 16;
+    for (int64_t block = 0; block < n_here; ++block) {
+#pragma GCC unroll 2
+        for (int s = 0; s < n_scales; ++s) {
+            constexpr int n = groups / n_scales;
+            int32_t start[T];
+            typename Isa::template Sum<range> integers[R][T];
+#pragma GCC unroll 8
+            for (int t = 0; t < T; ++t) {
+                start[t] = has_min ? 0 : correction[t * in.n_blocks * n_scales + s];
+#pragma GCC unroll 4
+                for (int r = 0; r < R; ++r) {
+                    integers[r][t] = typename Isa::template Sum<range>(start[t]);
+                }
+            }
+#pragma GCC unroll 8
+            for (int i = s * n; i < (s + 1) * n; ++i) {
+                typename Isa::Bytes four[T];
+#pragma GCC unroll 8
+                for (int t = 0; t < T; ++t) {
+                    four[t] = Isa::broadcast(a + t * in.inner + i * 4);
+                }
+#pragma GCC unroll 4
+                for (int r = 0; r < R; ++r) {
+                    const typename Isa::Bytes w = Isa::load(weights + static_cast<size_t>(r) * panel.tile_step + i * 64);
+#pragma GCC unroll 8
+                    for (int t = 0; t < T; ++t) {
+                        integers[r][t].add(w, four[t]);
+                    }
+                }
+            }
+#pragma GCC unroll 8
+            for (int t = 0; t < T; ++t) {
+                const typename Isa::Floats d_a = Isa::floats(scale[t * in.n_blocks]);
+#pragma GCC unroll 4
+                for (int r = 0; r < R; ++r) {
+                    const typename Isa::Floats d = Isa::load(factors + (r * n_factors + s) * 16);
+                    sums[r][t] = Isa::fused(Isa::times(Isa::converted(integers[r][t].total(start[t])), d), d_a, sums[r][t]);
+                }
+            }
+        }
+        if constexpr (has_min) {
+#pragma GCC unroll 8
+            for (int t = 0; t < T; ++t) {
+                const typename Isa::Floats sum = Isa::floats(float_of(correction + t * in.n_blocks));
+#pragma GCC unroll 4
+                for (int r = 0; r < R; ++r) {
+                    sums[r][t] = Isa::fused(Isa::load(factors + (r * n_factors + 1) * 16), sum, sums[r][t]);
+                }
+            }
+        }
+        a += block_values;
+        scale += 1;
+        correction += n_scales;
+        weights += 512;
+        factors += rows * n_factors * 16;
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+        for (int t = 0; t < T; ++t) {
+            Isa::store(out + t * out_stride + r * tile_rows, sums[r][t]);
+        }
+    }
+}
+
+// Brings the weights of the next panel nearer while this one is multiplied: four short runs of memory are too few for the processor to
+// foresee.
+struct Fetch {
+    const uint8_t * runs[panel_tiles];
+    int n_runs;
+    size_t bytes;  // of a run
+    size_t step;   // of a run, at a time
+    size_t done = 0;
+
+    void some() {
+        const size_t end = std::min(done + step, bytes);
+        for (; done < end; done += 64) {
+            for (int r = 0; r < n_runs; ++r) {
+                __builtin_prefetch(runs[r] + done, 0, 2);
+            }
+        }
+    }
+};
+
+template <class Isa, class Type, int R>
+Fetch next_panel(const uint8_t * tiles, size_t tile_size, int64_t n_blocks, int64_t first, int64_t n_times) {
+    if (first >= n_blocks) {  // of the next tiles
+        tiles += R * tile_size;
+        first = 0;
+    }
+    Fetch fetch{{}, R, Type::quant_bytes * panel_blocks, 0};
+    fetch.step = (fetch.bytes / static_cast<size_t>(std::max<int64_t>(n_times, 1)) + 63) / 64 * 64;
+    constexpr size_t scale_bytes = Type::scale_bytes * panel_blocks / (Type::scale_values / block_values);
+    for (int r = 0; r < R; ++r) {
+        const uint8_t * const tile = tiles + static_cast<size_t>(r) * tile_size;
+        fetch.runs[r] = tile + static_cast<size_t>(first) * Type::quant_bytes;
+        const uint8_t * const scales = tile + Type::quant_bytes * static_cast<size_t>(n_blocks) +
+                                       Type::scale_bytes * static_cast<size_t>(first / (Type::scale_values / block_values));
+#pragma GCC unroll 1
+        for (size_t at = 0; at < scale_bytes; at += 64) {
+            __builtin_prefetch(scales + at, 0, 3);
+        }
+    }
+    return fetch;
+}
+
+template <class Isa, class Type, int R, int T>
+void all_rows(const Panel & panel, const Activations & in, int64_t token, int64_t first, int64_t n, float * out, size_t out_stride) {
+    constexpr int step = R < Isa::many_tiles ? R : Isa::many_tiles;
+    for (int row = 0; row < R; row += step) {
+        many<Isa, step, T, Type::range, Type::n_scales, Type::has_min>(panel, row, R, in, token, first, n, out + token * out_stride, out_stride);
+    }
+}
+
+template <class Isa, class Type, int R>
+void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_t first_token, int64_t end_token, float * out,
+                 size_t out_stride) {
+    Panel panel;
+    for (int64_t first = 0; first < in.n_blocks; first += panel_blocks) {
+        const int64_t n = std::min(panel_blocks, in.n_blocks - first);
+        widen<Isa, Type, R>(tiles, tile_size, in.n_blocks, first, n, panel);
+        Fetch fetch = next_panel<Isa, Type, R>(tiles, tile_size, in.n_blocks, first + n, (end_token - first_token) / Isa::many_tokens);
+        int64_t token = first_token;
+        for (; token + Isa::many_tokens <= end_token; token += Isa::many_tokens) {
+            fetch.some();
+            all_rows<Isa, Type, R, Isa::many_tokens>(panel, in, token, first, n, out, out_stride);
+        }
+        switch (end_token - token) {
+            case 1: all_rows<Isa, Type, R, 1>(panel, in, token, first, n, out, out_stride); break;
+            case 2: all_rows<Isa, Type, R, 2>(panel, in, token, first, n, out, out_stride); break;
+            case 3: all_rows<Isa, Type, R, 3>(panel, in, token, first, n, out, out_stride); break;
+            default: break;
+        }
+    }
+}
+
+template <class Isa, class Type, int R>
+void few_tokens_of(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_t token, int64_t n, float * out,
+                   size_t out_stride) {
+    for (; n >= 4; n -= 4) {  // four tokens are what the registers hold; the second time weights come from L2
+        few<Isa, Type, R, 4>(tiles, tile_size, in, token, out, out_stride);
+        token += 4;
+        out += 4 * out_stride;
+    }
+    switch (n) {
+        case 1: few<Isa, Type, R, 1>(tiles, tile_size, in, token, out, out_stride); break;
+        case 2: few<Isa, Type, R, 2>(tiles, tile_size, in, token, out, out_stride); break;
+        case 3: few<Isa, Type, R, 3>(tiles, tile_size, in, token, out, out_stride); break;
+        default: break;
+    }
+}
+
+template <class Isa, class Type>
+void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride) {
+    const Activations in(prepared);
+    constexpr Layout layout{Type::quant_bytes, Type::scale_bytes, Type::scale_values};
+    const size_t tile_size = tile_bytes(layout, prepared.inner);
+    const int64_t n_tokens = part.end_token - part.first_token;
+    int64_t tile = part.first_tile;
+    if (n_tokens <= few_tokens) {
+        for (int64_t n; tile < part.end_tile; tile += n) {
+            const uint8_t * const bytes = tiles + static_cast<size_t>(tile) * tile_size;
+            float * const to = out + part.first_token * out_stride + tile * tile_rows;
+            n = std::min<int64_t>(Isa::few_tiles, part.end_tile - tile);
+            if (n == 2) {
+                few_tokens_of<Isa, Type, 2>(bytes, tile_size, in, part.first_token, n_tokens, to, out_stride);
+            } else {
+                few_tokens_of<Isa, Type, 1>(bytes, tile_size, in, part.first_token, n_tokens, to, out_stride);
+            }
+        }
+        return;
+    }
+    while (tile < part.end_tile) {
+        const uint8_t * const bytes = tiles + static_cast<size_t>(tile) * tile_size;
+        float * const to = out + tile * tile_rows;
+        const int64_t n = part.end_tile - tile;
+        if (n >= 4) {
+            many_tokens<Isa, Type, 4>(bytes, tile_size, in, part.first_token, part.end_token, to, out_stride);
+            tile += 4;
+        } else if (n >= 2) {
+            many_tokens<Isa, Type, 2>(bytes, tile_size, in, part.first_token, part.end_token, to, out_stride);
+            tile += 2;
+        } else {
+            many_tokens<Isa, Type, 1>(bytes, tile_size, in, part.first_token, part.end_token, to, out_stride);
+            tile += 1;
+        }
+    }
+}
+
+template <class Isa, class Type>
+const Kernel * kernel() {
+    static constexpr Kernel kernel{Isa::name, &prepared_bytes<Type>, &prepare<Isa, Type>, &multiply<Isa, Type>};
+    return &kernel;
+}
+
+// The kernel of an instruction set for a type, nullptr for a type that is not made of quants.
+template <class Isa>
+const Kernel * integer_kernel(ggml_type type) {
+    switch (type) {
+        case GGML_TYPE_Q4_0: return kernel<Isa, FourBits<Isa, false>>();
+        case GGML_TYPE_Q8_0: return kernel<Isa, EightBits<Isa>>();
+        case GGML_TYPE_Q4_1: return kernel<Isa, FourBits<Isa, true>>();
+        case GGML_TYPE_Q5_0: return kernel<Isa, FiveBits<Isa, false>>();
+        case GGML_TYPE_Q5_1: return kernel<Isa, FiveBits<Isa, true>>();
+        case GGML_TYPE_IQ4_NL: return kernel<Isa, FourBitsTable<Isa>>();
+        case GGML_TYPE_Q4_K: return kernel<Isa, SuperBlockMin<Isa, false>>();
+        case GGML_TYPE_Q5_K: return kernel<Isa, SuperBlockMin<Isa, true>>();
+        case GGML_TYPE_Q6_K: return kernel<Isa, SixBits<Isa>>();
+        default: return nullptr;
+    }
+}
+
+}  // namespace
+
+}  // namespace rim::kernels

@@ -1,0 +1,170 @@
+// integer_types.h: from the bytes of a tile (layout.h) to registers, for each weight type, in the words of an instruction set (Isa).
+//
+// A type gives: range (what its quants need of a multiplication), offset (quants are unsigned; a value is quant - offset), n_scales
+// (scales in a block of 32), has_min, and
+//   quants(bytes, w): the 8 registers of a block, 16 rows x 4 unsigned values each;
+//   scales(bytes, block, d, m): factors, and minima m where value = d * quant + m.
+//
+// An Isa is what a file of one instruction set defines (avx512_vnni.cpp, avx2.h): Bytes (16 lanes x 4 bytes), Ints and Floats (16 lanes)
+// and operations on them. See avx2.h for the whole list.
+#pragma once
+
+#include <cfloat>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__GNUC__) && !defined(__clang__)
+#define RIM_INLINE inline __attribute__((always_inline))
+#else
+#define RIM_INLINE inline
+#endif
+
+namespace rim::kernels {
+
+enum class Range { nibble, signed_byte, byte };  // quants up to 15, up to 63, up to 255
+
+namespace {  // each instruction set has functions of its own, compiled with its own instructions
+
+// How a block of 32 values with the largest magnitude `largest` becomes bytes: values times the result; `scale` takes them back.
+RIM_INLINE float quant_scale(float largest, float & scale) {
+    scale = largest / 127;
+    return largest > 127 * FLT_MIN ? 127 / largest : 0.0f;  // the inverse of less would overflow
+}
+
+template <class Isa>
+RIM_INLINE void nibbles(const uint8_t * bytes, typename Isa::Bytes * w) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+        const typename Isa::Bytes both = Isa::load(bytes + j * 64);
+        w[j] = Isa::low_nibbles(both);
+        w[j + 4] = Isa::high_nibbles(both);
+    }
+}
+
+template <class Isa>
+RIM_INLINE void fifth_bits(const uint8_t * planes, typename Isa::Bytes * w) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+        w[i] = Isa::add_sixteen(w[i], planes + i * 8);
+    }
+}
+
+struct Small {  // one scale per block
+    static constexpr int64_t scale_values = 32;
+    static constexpr int n_scales = 1;
+};
+
+template <class Isa, bool min>
+struct SmallScales : Small {
+    static constexpr bool has_min = min;
+    static constexpr size_t scale_bytes = min ? 64 : 32;
+    RIM_INLINE static void scales(const uint8_t * bytes, int64_t block, typename Isa::Floats * d, typename Isa::Floats * m) {
+        bytes += static_cast<size_t>(block) * scale_bytes;
+        *d = Isa::halves(bytes);
+        if constexpr (min) {
+            *m = Isa::halves(bytes + 32);
+        }
+    }
+};
+
+template <class Isa, bool min>
+struct FourBits : SmallScales<Isa, min> {
+    static constexpr Range range = Range::nibble;
+    static constexpr int offset = min ? 0 : 8;
+    static constexpr size_t quant_bytes = 256;
+    RIM_INLINE static void quants(const uint8_t * bytes, typename Isa::Bytes * w) { nibbles<Isa>(bytes, w); }
+};
+
+template <class Isa, bool min>
+struct FiveBits : SmallScales<Isa, min> {
+    static constexpr Range range = Range::signed_byte;
+    static constexpr int offset = min ? 0 : 16;
+    static constexpr size_t quant_bytes = 256 + 64;
+    RIM_INLINE static void quants(const uint8_t * bytes, typename Isa::Bytes * w) {
+        nibbles<Isa>(bytes, w);
+        fifth_bits<Isa>(bytes + 256, w);
+    }
+};
+
+template <class Isa>
+struct FourBitsTable : SmallScales<Isa, false> {  // IQ4_NL: a nibble chooses one of 16 values, here raised by 128
+    static constexpr Range range = Range::byte;
+    static constexpr int offset = 128;
+    static constexpr size_t quant_bytes = 256;
+    RIM_INLINE static void quants(const uint8_t * bytes, typename Isa::Bytes * w) {
+        alignas(16) static constexpr uint8_t values[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
+        nibbles<Isa>(bytes, w);
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) {
+            w[i] = Isa::look_up(values, w[i]);
+        }
+    }
+};
+
+template <class Isa>
+struct EightBits : SmallScales<Isa, false> {
+    static constexpr Range range = Range::byte;
+    static constexpr int offset = 128;
+    static constexpr size_t quant_bytes = 512;
+    RIM_INLINE static void quants(const uint8_t * bytes, typename Isa::Bytes * w) {
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) {
+            w[i] = Isa::load(bytes + i * 64);
+        }
+    }
+};
+
+struct SuperBlock {  // 8 blocks share two levels of scales
+    static constexpr int64_t scale_values = 256;
+};
+
+template <class Isa, bool fifth>
+struct SuperBlockMin : SuperBlock {  // Q4_K, Q5_K
+    static constexpr Range range = fifth ? Range::signed_byte : Range::nibble;
+    static constexpr int n_scales = 1;
+    static constexpr bool has_min = true;
+    static constexpr int offset = 0;
+    static constexpr size_t quant_bytes = fifth ? 256 + 64 : 256;
+    static constexpr size_t scale_bytes = 256 + 64;
+    RIM_INLINE static void quants(const uint8_t * bytes, typename Isa::Bytes * w) {
+        nibbles<Isa>(bytes, w);
+        if constexpr (fifth) {
+            fifth_bits<Isa>(bytes + 256, w);
+        }
+    }
+    RIM_INLINE static void scales(const uint8_t * bytes, int64_t block, typename Isa::Floats * d, typename Isa::Floats * m) {
+        bytes += static_cast<size_t>(block / 8) * scale_bytes;
+        const uint8_t * const six = bytes + block % 8 * 32;
+        *d = Isa::times(Isa::halves(bytes + 256), Isa::unsigned_bytes(six));
+        *m = Isa::negative(Isa::times(Isa::halves(bytes + 256 + 32), Isa::unsigned_bytes(six + 16)));  // it subtracts its minima
+    }
+};
+
+template <class Isa>
+struct SixBits : SuperBlock {  // Q6_K
+    static constexpr Range range = Range::signed_byte;
+    static constexpr int n_scales = 2;
+    static constexpr bool has_min = false;
+    static constexpr int offset = 32;
+    static constexpr size_t quant_bytes = 256 + 128;
+    static constexpr size_t scale_bytes = 256 + 32;
+    RIM_INLINE static void quants(const uint8_t * bytes, typename Isa::Bytes * w) {
+        nibbles<Isa>(bytes, w);
+#pragma GCC unroll 2
+        for (int p = 0; p < 2; ++p) {
+            Isa::add_two_bits(Isa::load(bytes + 256 + p * 64), w + p * 4);
+        }
+    }
+    RIM_INLINE static void scales(const uint8_t * bytes, int64_t block, typename Isa::Floats * d, typename Isa::Floats *) {
+        bytes += static_cast<size_t>(block / 8) * scale_bytes;
+        const typename Isa::Floats factor = Isa::halves(bytes + 256);
+        const uint8_t * const signed_bytes = bytes + block % 8 * 32;
+        d[0] = Isa::times(factor, Isa::signed_bytes(signed_bytes));
+        d[1] = Isa::times(factor, Isa::signed_bytes(signed_bytes + 16));
+    }
+};
+
+}  // namespace
+
+}  // namespace rim::kernels
