@@ -37,6 +37,11 @@ def test_a_model_with_memory_blocks(tmp_path: Path) -> None:
     assert found["memory_slots"]["probe"] == [8, 64]
     assert found["memory_slots"]["source"] == {"base": "none"}
     assert found["runs"]["coupled_pass"] is True
+    kernels = found["runs"]["kernels"]
+    if kernels["reason"]:
+        assert kernels["types"] == [] and kernels["instructions"] is None
+    else:
+        assert kernels["types"] == ["Q8_0"] and kernels["instructions"]
     assert found["vocabulary"]["chat_template"] is False
     assert sum(entry["size_bytes"] for entry in found["tensors"]["types"]) == found["memory"]["weights"]
     assert {entry["type"] for entry in found["tensors"]["types"]} == {"Q8_0", "F32"}

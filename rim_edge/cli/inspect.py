@@ -99,6 +99,7 @@ def examine(path: str, cache_type: str = "f16") -> dict[str, Any]:
             "tensors": _tensors(path, metadata, tensors),
             "runs": {
                 "devices": list(model.devices),
+                "kernels": _kernels(_native.kernels(), tensors),
                 "coupled_pass": model.coupled,
                 "reason": model.coupled_reason or None,
             },
@@ -169,6 +170,13 @@ def _tensors(path: str, metadata: dict[str, Any], tensors: list[_native.GgufTens
         "main_type": file_types.main_type(tensors) or None,
         "remarks": file_types.remarks(path, file_type, tensors),
     }
+
+
+def _kernels(kernels: _native.Kernels, tensors: list[_native.GgufTensor]) -> dict[str, Any]:
+    """What multiplies this file's weights on the CPU: which of its types our kernels take, or why they take none."""
+    known = {name.lower() for name in kernels.types}
+    mine = [group.type for group in file_types.by_type(tensors) if group.type.lower() in known]
+    return {"instructions": kernels.instructions or None, "types": mine, "reason": kernels.reason or None}
 
 
 def _memory(
@@ -295,7 +303,17 @@ def _run_lines(facts: dict[str, Any]) -> list[str]:
         coupled = "yes: question, all blocks and their readouts in one forward pass"
     else:
         coupled = f"no: {runs['reason']}"
-    return ["runs on", *_pairs([("devices", ", ".join(runs["devices"]) or "CPU"), ("coupled pass", coupled)])]
+    kernels = runs["kernels"]
+    if kernels["types"]:
+        products = f"{kernels['instructions']} for {', '.join(kernels['types'])}"
+    else:
+        products = f"libllama's ({kernels['reason'] or 'none of ours for these types'})"
+    rows = [
+        ("devices", ", ".join(runs["devices"]) or "CPU"),
+        ("kernels", products),
+        ("coupled pass", coupled),
+    ]
+    return ["runs on", *_pairs(rows)]
 
 
 def _memory_lines(facts: dict[str, Any]) -> list[str]:
