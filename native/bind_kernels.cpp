@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "bind.h"
+#include "errors.h"
 #include "kernels/buffer_type.h"
 #include "kernels/trial.h"
 
@@ -29,6 +30,28 @@ nb::object product(const std::string & type, const Bytes & weights, const Rows &
     return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(data->data(), {values.shape(0), weights.shape(0)}, owner));
 }
 
+using Heads = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+
+nb::object attention(const Heads & queries, const Heads & keys, const Heads & values, const Rows & mask, float scale, bool half_precision,
+                     int32_t n_threads) {
+    const rim::kernels::AttentionShape shape{static_cast<int64_t>(queries.shape(0)), static_cast<int64_t>(keys.shape(0)),
+                                             static_cast<int64_t>(queries.shape(1)), static_cast<int64_t>(keys.shape(1)),
+                                             static_cast<int64_t>(keys.shape(2)),    static_cast<int64_t>(values.shape(2)),
+                                             scale,                                  half_precision};
+    if (queries.shape(2) != keys.shape(2) || values.shape(0) != keys.shape(0) || values.shape(1) != keys.shape(1) ||
+        mask.shape(0) != queries.shape(0) || mask.shape(1) != keys.shape(0)) {
+        throw rim::Error(rim::ErrorKind::option, "queries, keys, values and mask do not fit each other");
+    }
+    auto * data = new std::vector<float>;
+    const nb::capsule owner(data, [](void * p) noexcept { delete static_cast<std::vector<float> *>(p); });
+    {
+        nb::gil_scoped_release release;
+        *data = rim::kernels::trial_attention(shape, queries.data(), keys.data(), values.data(), mask.data(), n_threads);
+    }
+    return nb::cast(
+        nb::ndarray<nb::numpy, float, nb::ndim<3>>(data->data(), {queries.shape(0), queries.shape(1), values.shape(2)}, owner));
+}
+
 }  // namespace
 
 void bind_kernels(nb::module_ & m) {
@@ -37,6 +60,7 @@ void bind_kernels(nb::module_ & m) {
         .def_ro("active", &State::active)
         .def_ro("instructions", &State::instructions, "Such as \"AVX-512 VNNI, AVX-512 BF16\" or \"AVX2\"; empty if not active.")
         .def_ro("reason", &State::reason, "Why they are not active; empty if they are.")
+        .def_ro("attention", &State::attention, "Whether attention is ours, too.")
         .def_ro("types", &State::types, "Weight types with a kernel of ours, as ggml names them.");
     m.def("kernels", &rim::kernels::state, nb::rv_policy::reference,
           "The kernels of this process. RIM_EDGE_KERNELS in its environment before the first model chooses: 0 leaves all to "
@@ -46,4 +70,12 @@ void bind_kernels(nb::module_ & m) {
                   "n_threads: int = 1) -> numpy.typing.NDArray[numpy.float32]"),
           "[n_tokens, rows] float32: one product through ggml and our kernels. weights: [rows, bytes of a row] as in a file; values: "
           "[n_tokens, inner] float32.\n\nRaises OptionError for a type or shape without a kernel, UnsupportedError where none is active.");
+    m.def("kernel_attention", &attention, "queries"_a, "keys"_a, "values"_a, "mask"_a, "scale"_a, "half_precision"_a = true,
+          "n_threads"_a = 1,
+          nb::sig("def kernel_attention(queries: numpy.typing.NDArray[numpy.float32], keys: numpy.typing.NDArray[numpy.float32], "
+                  "values: numpy.typing.NDArray[numpy.float32], mask: numpy.typing.NDArray[numpy.float32], scale: float, "
+                  "half_precision: bool = True, n_threads: int = 1) -> numpy.typing.NDArray[numpy.float32]"),
+          "[n_tokens, n_heads, value_size] float32: one attention through ggml and our kernels. queries: [n_tokens, n_heads, key_size]; "
+          "keys, values: [n_keys, n_groups, size], kept as F16 or F32; mask: [n_tokens, n_keys], added to the scores.\n\nRaises "
+          "OptionError for shapes that do not fit, UnsupportedError where no kernel takes them.");
 }

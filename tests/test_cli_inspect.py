@@ -39,7 +39,7 @@ def test_a_model_with_memory_blocks(tmp_path: Path) -> None:
     assert found["runs"]["coupled_pass"] is True
     kernels = found["runs"]["kernels"]
     if kernels["reason"]:
-        assert kernels["types"] == [] and kernels["instructions"] is None
+        assert kernels["types"] == [] and kernels["instructions"] is None and not kernels["attention"]
     else:
         assert kernels["types"] == ["Q8_0"] and kernels["instructions"]
     assert found["vocabulary"]["chat_template"] is False

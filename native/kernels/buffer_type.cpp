@@ -7,6 +7,7 @@
 #include <cstring>
 #include <mutex>
 
+#include "attention.h"
 #include "ggml_private.h"
 #include "kernel.h"
 #include "layout.h"
@@ -47,6 +48,25 @@ class Traits : public TensorTraits {
 
 Traits traits;
 
+// ---- attention, which has no weights: ggml asks every extra buffer type about every operation
+
+class AttentionTraits : public TensorTraits {
+  public:
+    bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
+        size = attention_work_size(op, n_threads);
+        return true;
+    }
+    bool compute_forward(ComputeParams * params, ggml_tensor * op) override {
+        if (params->use_reference) {
+            return false;
+        }
+        compute_attention(functions, *params, op);
+        return true;
+    }
+};
+
+AttentionTraits attention_traits;
+
 class Context : public ExtraBufferType {
   public:
     bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) override {
@@ -57,6 +77,9 @@ class Context : public ExtraBufferType {
                (!input->buffer || ggml_backend_buffer_is_host(input->buffer));
     }
     TensorTraits * get_tensor_traits(const ggml_tensor * op) override {
+        if (is_our_attention(op)) {
+            return &attention_traits;
+        }
         return op->op == GGML_OP_MUL_MAT && is_ours(op->src[0]) ? static_cast<TensorTraits *>(op->src[0]->extra) : nullptr;
     }
 };
@@ -153,6 +176,7 @@ State try_install() {
     const auto place = std::find_if(list.begin(), list.end(), [](auto type) { return is_named(type, "CPU_REPACK"); });
     list.insert(place, buffer_type());
     result.active = true;
+    result.attention = attention_kernel() != nullptr;
     for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
         const auto type = static_cast<ggml_type>(i);
         if (const Kernel * const kernel = kernel_for(type)) {

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "attention.h"
 #include "instructions.h"
 
 namespace rim::kernels {
@@ -16,7 +17,12 @@ struct Level {
     const char * name;  // as RIM_EDGE_KERNELS names it
     bool (*present)() noexcept;
     Find find;
+    const AttentionKernel * (*attention)() noexcept;
 };
+
+const AttentionKernel * no_attention() noexcept {
+    return nullptr;
+}
 
 #if defined(RIM_KERNELS_X86)
 const Kernel * avx512_kernel(ggml_type type) noexcept {
@@ -27,16 +33,16 @@ const Kernel * avx512_kernel(ggml_type type) noexcept {
 }
 
 constexpr Level levels[] = {  // the best first
-    {"avx512", has_avx512_vnni, avx512_kernel},
-    {"avx-vnni", has_avx_vnni, avx_vnni_kernel},
-    {"avx2", has_avx2, avx2_kernel},
+    {"avx512", has_avx512_vnni, avx512_kernel, avx512_attention},
+    {"avx-vnni", has_avx_vnni, avx_vnni_kernel, no_attention},
+    {"avx2", has_avx2, avx2_kernel, no_attention},
 };
 #else
-constexpr Level levels[] = {{"none", [] () noexcept { return false; }, nullptr}};
+constexpr Level levels[] = {{"none", [] () noexcept { return false; }, nullptr, no_attention}};
 #endif
 
 struct Choice {
-    Find find = nullptr;
+    const Level * level = nullptr;
     std::string why_none;
 };
 
@@ -50,7 +56,7 @@ Choice choose() {
     for (const Level & level : levels) {
         if (any || strcmp(wish, level.name) == 0) {
             if (level.present()) {
-                return {level.find, ""};
+                return {&level, ""};
             }
             if (!any) {
                 return {nullptr, std::string("RIM_EDGE_KERNELS=") + wish + ": this processor or this build lacks these instructions"};
@@ -72,7 +78,11 @@ const Choice & choice() {
 }  // namespace
 
 const Kernel * kernel_for(ggml_type type) noexcept {
-    return choice().find ? choice().find(type) : nullptr;
+    return choice().level ? choice().level->find(type) : nullptr;
+}
+
+const AttentionKernel * attention_kernel() noexcept {
+    return choice().level ? choice().level->attention() : nullptr;
 }
 
 std::string why_none() {

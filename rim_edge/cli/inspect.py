@@ -176,7 +176,12 @@ def _kernels(kernels: _native.Kernels, tensors: list[_native.GgufTensor]) -> dic
     """What multiplies this file's weights on the CPU: which of its types our kernels take, or why they take none."""
     known = {name.lower() for name in kernels.types}
     mine = [group.type for group in file_types.by_type(tensors) if group.type.lower() in known]
-    return {"instructions": kernels.instructions or None, "types": mine, "reason": kernels.reason or None}
+    return {
+        "instructions": kernels.instructions or None,
+        "types": mine,
+        "attention": kernels.attention,
+        "reason": kernels.reason or None,
+    }
 
 
 def _memory(
@@ -303,17 +308,18 @@ def _run_lines(facts: dict[str, Any]) -> list[str]:
         coupled = "yes: question, all blocks and their readouts in one forward pass"
     else:
         coupled = f"no: {runs['reason']}"
-    kernels = runs["kernels"]
-    if kernels["types"]:
-        products = f"{kernels['instructions']} for {', '.join(kernels['types'])}"
-    else:
-        products = f"libllama's ({kernels['reason'] or 'none of ours for these types'})"
-    rows = [
-        ("devices", ", ".join(runs["devices"]) or "CPU"),
-        ("kernels", products),
-        ("coupled pass", coupled),
-    ]
+    rows = [("devices", ", ".join(runs["devices"]) or "CPU")]
+    if "kernels" in runs:
+        rows.append(("kernels", _kernel_words(runs["kernels"])))
+    rows.append(("coupled pass", coupled))
     return ["runs on", *_pairs(rows)]
+
+
+def _kernel_words(kernels: dict[str, Any]) -> str:
+    what = [*kernels["types"], *(["attention"] if kernels["attention"] else [])]
+    if not what:
+        return f"libllama's ({kernels['reason'] or 'none of ours for these types'})"
+    return f"{kernels['instructions']} for {', '.join(what)}"
 
 
 def _memory_lines(facts: dict[str, Any]) -> list[str]:

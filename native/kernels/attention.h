@@ -1,0 +1,53 @@
+// attention.h: attention of a graph (GGML_OP_FLASH_ATTN_EXT), by all threads of ggml's pool together.
+//
+// A value of the result is summed in one fixed order over the keys, whatever the number of tokens in the pass, the thread or the task: so
+// it does not depend on how many tokens ran together, and keys that a token does not see change nothing.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "product.h"
+
+namespace rim::kernels {
+
+// One key/value head and some consecutive tokens, with all the query heads that share it.
+struct AttentionTask {
+    int64_t key_size, value_size;    // values of a head, multiples of 16
+    int64_t n_keys, n_tokens, n_heads;
+    bool half_precision;             // keys and values are F16, else F32
+    float scale;
+    const char * keys;               // of this head; one key after the other, key_step bytes apart
+    const char * values;
+    size_t key_step, value_step;
+    const char * queries;            // F32, of the first token and head; steps in bytes
+    size_t token_step, head_step;
+    const uint16_t * mask;           // F16 to be added, of the first token, one row per token; nullptr: all keys are seen
+    size_t mask_step;                // values of a row
+    float * out;                     // of the first token and head; steps in values
+    size_t out_token_step, out_head_step;
+    float * work;                    // attention_work_values()
+};
+
+struct AttentionKernel {
+    const char * name;
+    size_t (*work_values)(int64_t key_size, int64_t value_size, int64_t n_rows);
+    void (*attend)(const AttentionTask & task);
+};
+
+// The kernel of the instruction set in use, nullptr where it has none.
+const AttentionKernel * attention_kernel() noexcept;
+
+// May be called only where the processor has it.
+const AttentionKernel * avx512_attention() noexcept;
+
+// Whether `op` is an attention that the kernel computes: F32 queries, F16 or F32 keys and values, no bias by distance, no soft cap, no sinks.
+bool is_our_attention(const ggml_tensor * op);
+
+// Bytes that the threads share while they compute `op`.
+size_t attention_work_size(const ggml_tensor * op, int n_threads);
+
+// Called by every thread of the pool with the same op.
+void compute_attention(const Functions & functions, const ggml_private::ComputeParams & params, ggml_tensor * op);
+
+}  // namespace rim::kernels

@@ -1,0 +1,113 @@
+"""Our attention, through ggml, against float64; skipped where the processor lacks its instructions."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from rim_edge import _native
+from rim_edge.errors import OptionError, UnsupportedError
+
+pytestmark = pytest.mark.skipif(not _native.kernels().attention, reason="no attention of ours on this processor")
+Floats = npt.NDArray[np.float32]
+
+
+def drawn(n: int, heads: int, size: int, seed: int) -> Floats:
+    return np.random.default_rng(seed).standard_normal((n, heads, size), dtype=np.float32)
+
+
+def causal(n_tokens: int, n_keys: int) -> Floats:
+    """Token t sees the keys up to n_keys - n_tokens + t."""
+    last = np.arange(n_tokens)[:, None] + n_keys - n_tokens
+    return np.where(np.arange(n_keys) <= last, np.float32(0), np.float32(-np.inf)).astype(np.float32)
+
+
+def reference(queries: Floats, keys: Floats, values: Floats, mask: Floats, scale: float, half: bool) -> Floats:
+    """The definition, in float64, of the numbers that the cache keeps."""
+    if half:
+        keys, values = keys.astype(np.float16), values.astype(np.float16)
+    share = queries.shape[1] // keys.shape[1]
+    k = np.repeat(keys.astype(np.float64), share, axis=1)
+    v = np.repeat(values.astype(np.float64), share, axis=1)
+    scores = np.einsum("ihd,jhd->hij", queries.astype(np.float64), k) * scale + mask.astype(np.float16).astype(np.float64)
+    most = scores.max(axis=-1, keepdims=True)
+    weights = np.exp(scores - np.where(np.isfinite(most), most, 0))
+    total = weights.sum(axis=-1, keepdims=True)
+    return np.einsum("hij,jhd->ihd", weights / np.where(total == 0, 1, total), v)
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize(
+    ("n_tokens", "n_keys", "heads", "groups", "key_size", "value_size"),
+    [
+        (1, 1, 1, 1, 16, 16),
+        (1, 300, 9, 3, 64, 64),
+        (7, 64, 4, 4, 32, 32),
+        (33, 65, 8, 2, 32, 32),
+        (106, 256, 9, 3, 64, 64),
+        (5, 130, 32, 1, 128, 64),
+        (40, 100, 2, 1, 256, 256),
+    ],
+)
+def test_attention_is_its_definition(
+    n_tokens: int, n_keys: int, heads: int, groups: int, key_size: int, value_size: int, half: bool
+) -> None:
+    queries = drawn(n_tokens, heads, key_size, 1) * 3
+    keys, values = drawn(n_keys, groups, key_size, 2), drawn(n_keys, groups, value_size, 3)
+    mask = causal(n_tokens, n_keys)
+    mask[:, ::5] -= np.float32(0.5)  # a mask may also weaken
+    scale = key_size**-0.5
+    for n_threads in (1, 3):
+        found = _native.kernel_attention(queries, keys, values, mask, scale, half, n_threads)
+        expected = reference(queries, keys, values, mask, scale, half)
+        assert np.abs(found - expected).max() < 2e-6 * max(1.0, np.abs(expected).max())
+
+
+def test_a_token_does_not_depend_on_what_runs_beside_it() -> None:
+    """Not on the tokens of the pass, nor on further keys that it does not see, whatever stands there."""
+    n_keys = 200
+    queries, keys, values = drawn(90, 6, 64, 1), drawn(n_keys, 2, 64, 2), drawn(n_keys, 2, 64, 3)
+    mask = causal(90, n_keys)
+    mask[:, 30:100] = -np.inf  # a hole: the memory blocks of somebody else
+    together = _native.kernel_attention(queries, keys, values, mask, 0.125)
+    for first, end in ((0, 1), (0, 7), (7, 90), (89, 90)):
+        part = _native.kernel_attention(queries[first:end], keys, values, mask[first:end], 0.125)
+        assert np.array_equal(part, together[first:end])
+    longer = np.concatenate([keys, np.full((70, 2, 64), np.nan, np.float32)])
+    more = np.concatenate([values, np.full((70, 2, 64), np.inf, np.float32)])
+    wider = np.concatenate([mask, np.full((90, 70), -np.inf, np.float32)], axis=1)
+    assert np.array_equal(_native.kernel_attention(queries, longer, more, wider, 0.125), together)
+
+
+def test_a_token_that_sees_nothing_gets_zeros() -> None:
+    mask = np.full((3, 70), -np.inf, np.float32)
+    mask[1, 69] = 0
+    values = drawn(70, 1, 16, 3)
+    found = _native.kernel_attention(drawn(3, 1, 16, 1), drawn(70, 1, 16, 2), values, mask, 0.25, False)
+    assert np.array_equal(found[[0, 2]], np.zeros((2, 1, 16))) and np.array_equal(found[1], values[69])
+
+
+def test_large_scores_do_not_overflow() -> None:
+    queries, keys = drawn(4, 1, 32, 1) * 1000, drawn(80, 1, 32, 2) * 100
+    values, mask = drawn(80, 1, 32, 3), causal(4, 80)
+    found = _native.kernel_attention(queries, keys, values, mask, 1.0, False)
+    expected = reference(queries, keys, values, mask, 1.0, False)
+    assert np.isfinite(found).all() and np.abs(found - expected).max() < 0.05
+
+
+def test_what_is_not_a_number_stays_visible_and_in_its_row() -> None:
+    queries, keys, values = drawn(4, 1, 32, 1), drawn(80, 1, 32, 2), drawn(80, 1, 32, 3)
+    plain = _native.kernel_attention(queries, keys, values, causal(4, 80), 1.0)
+    queries[2, 0, 5] = np.nan
+    found = _native.kernel_attention(queries, keys, values, causal(4, 80), 1.0)
+    assert np.isnan(found[2]).all() and np.array_equal(found[[0, 1, 3]], plain[[0, 1, 3]])
+
+
+def test_what_the_kernel_does_not_take_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="do not take this attention"):
+        _native.kernel_attention(drawn(1, 1, 24, 1), drawn(8, 1, 24, 2), drawn(8, 1, 24, 3), causal(1, 8), 1.0)
+    with pytest.raises(OptionError, match="do not fit"):
+        _native.kernel_attention(drawn(1, 1, 32, 1), drawn(8, 1, 16, 2), drawn(8, 1, 16, 3), causal(1, 8), 1.0)
+    with pytest.raises(OptionError, match="multiple"):
+        _native.kernel_attention(drawn(1, 3, 32, 1), drawn(8, 2, 32, 2), drawn(8, 2, 32, 3), causal(1, 8), 1.0)
