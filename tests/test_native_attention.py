@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
+from shapes import make_model
 
 from rim_edge import _native
 from rim_edge.errors import OptionError, UnsupportedError
@@ -30,7 +33,9 @@ def reference(queries: Floats, keys: Floats, values: Floats, mask: Floats, scale
     share = queries.shape[1] // keys.shape[1]
     k = np.repeat(keys.astype(np.float64), share, axis=1)
     v = np.repeat(values.astype(np.float64), share, axis=1)
-    scores = np.einsum("ihd,jhd->hij", queries.astype(np.float64), k) * scale + mask.astype(np.float16).astype(np.float64)
+    scores = np.einsum("ihd,jhd->hij", queries.astype(np.float64), k) * scale + mask.astype(np.float16).astype(
+        np.float64
+    )
     most = scores.max(axis=-1, keepdims=True)
     weights = np.exp(scores - np.where(np.isfinite(most), most, 0))
     total = weights.sum(axis=-1, keepdims=True)
@@ -111,3 +116,28 @@ def test_what_the_kernel_does_not_take_is_refused() -> None:
         _native.kernel_attention(drawn(1, 1, 32, 1), drawn(8, 1, 16, 2), drawn(8, 1, 16, 3), causal(1, 8), 1.0)
     with pytest.raises(OptionError, match="multiple"):
         _native.kernel_attention(drawn(1, 3, 32, 1), drawn(8, 2, 32, 2), drawn(8, 2, 32, 3), causal(1, 8), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("arch", "outtype"), [("llama", "q4_0"), ("llama", "q8_0"), ("qwen3", "q8_0"), ("llama", "bf16")]
+)
+def test_how_a_text_is_split_into_passes_changes_nothing(tmp_path: Path, arch: str, outtype: str) -> None:
+    """A reused prefix, text that was prefilled in parts, and blocks in groups: the same bits as one pass."""
+    if outtype not in {name.lower() for name in _native.kernels().types}:
+        pytest.skip(f"no kernel of ours for {outtype}")
+    model = _native.Model(str(make_model(tmp_path / "model.gguf", arch=arch, outtype=outtype, n_head=2, n_head_kv=1)))
+    options = _native.SessionOptions(n_ctx=512, n_threads=2)
+    layout = _native.Blocks(begin_id=10, memory_id=11, end_id=12, size=2, count=4)
+    session = _native.Session(model, layout, options)
+    question = [int(token) for token in np.random.default_rng(1).integers(20, 200, 61)]
+    whole = [readout.logits for readout in session.think([question], 4, logits=True)[0]]
+    for cuts in ([30], [1, 2, 55]):
+        session.reset()
+        for cut in cuts:
+            session.prefill(question[:cut])
+        again = session.think([question], 4, logits=True)[0]
+        assert all(np.array_equal(a, b.logits) for a, b in zip(whole, again, strict=True))
+    session.reset()
+    groups = [*session.think([question], 1, logits=True)[0], *session.extend(3, logits=True)[0]]
+    groups += session.extend(4, logits=True)[0]
+    assert all(np.array_equal(a, b.logits) for a, b in zip(whole, groups, strict=True))

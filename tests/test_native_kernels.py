@@ -190,8 +190,8 @@ def test_a_model_says_the_same_with_and_without_them(folder: Path, outtype: str)
     assert said.startswith("False") and "RIM_EDGE_KERNELS" in said
     assert np.array_equal(ours, unmapped)
     assert not np.array_equal(ours, theirs)  # else this test compares libllama with itself
-    # both round activations to 8 bits (or BF16), and libllama rounds queries to half precision in attention; the models are
-    # random, so their logits have no outliers
+    # both round activations to 8 bits (or BF16), and libllama rounds queries to half precision in attention; the
+    # models are random, so their logits have no outliers
     assert np.abs(ours - theirs).max() < 0.15 * theirs.std()
 
 

@@ -52,7 +52,8 @@ def pack_mask(visible: Tensor) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, bits: Tensor, turns: Tensor) -> Tensor:
     """Attention of ``q`` [B, T, H, 32] on ``k`` and ``v`` [B, T, G, 32], all BF16: [B, T, H * 32] BF16.
 
-    ``turns`` [B, T, 32] float32 holds 16 cosines and 16 sines of each position: rotary embedding of q and k. H is a multiple of G; head h belongs to key/value head h * G // H. A query that sees nothing gives zeros.
+    ``turns`` [B, T, 32] float32 holds 16 cosines and 16 sines of each position: rotary embedding of q and k. H is a
+    multiple of G; head h belongs to key/value head h * G // H. A query that sees nothing gives zeros.
     """
     out: Tensor = torch.ops.rim_train.attend(q, k, v, bits, turns)[0]
     return out

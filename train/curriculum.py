@@ -164,7 +164,7 @@ def refinement(problem: Problem, vocabulary: Vocabulary, deep_weight: float = 0.
 
 
 def deep_taps(problem: Problem, asked: list[int], n_blocks: int, vocabulary: Vocabulary, weight: float) -> list[Tap]:
-    """Deep grounding: step j at the ends of blocks j and later, after as many layers as its kind gives; who is asked."""
+    """Deep grounding: step j at the ends of blocks j and later, after its kind's number of layers; who is asked."""
     if weight <= 0:
         return []
     block = len(vocabulary.block)
@@ -173,7 +173,9 @@ def deep_taps(problem: Problem, asked: list[int], n_blocks: int, vocabulary: Voc
     owners = [vocabulary.entity(operation.name) if late else None for operation in problem.operations]
     owners += [None] * (len(problem.values) - len(owners))
     taps = []
-    for j, (layer, value, owner) in enumerate(zip(layers, steps_of(problem, vocabulary), owners, strict=False), start=1):
+    for j, (layer, value, owner) in enumerate(
+        zip(layers, steps_of(problem, vocabulary), owners, strict=False), start=1
+    ):
         for t in range(j, n_blocks + 1):
             place = len(asked) + t * block - 1
             share = weight if t == j else EARLIER_WEIGHT * weight

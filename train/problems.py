@@ -163,7 +163,10 @@ class Draw:
         return self.number(2, min(high, self.value(operand) - 1))
 
     def apply(self, op: str, left: Operand, right: Operand, name: str = "") -> Ref:
-        """Append one operation, whose result is ``name``'s. Raises Rejected when its value leaves 1..max_value or a division is inexact."""
+        """Append one operation, whose result is ``name``'s.
+
+        Raises Rejected when its value leaves 1..max_value or a division is inexact.
+        """
         a, b = self.value(left), self.value(right)
         if op == "/" and a % b:
             raise Rejected
