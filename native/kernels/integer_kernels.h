@@ -343,6 +343,12 @@ void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in
 template <class Isa, class Type, int R>
 void few_tokens_of(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_t token, int64_t n, float * out,
                    size_t out_stride) {
+    if constexpr (R == 1 && Isa::few_tokens_once == 8) {
+        if (n == 8) {
+            few<Isa, Type, 1, 8>(tiles, tile_size, in, token, out, out_stride);
+            return;
+        }
+    }
     for (; n >= 4; n -= 4) {  // four tokens are what the registers hold; the second time weights come from L2
         few<Isa, Type, R, 4>(tiles, tile_size, in, token, out, out_stride);
         token += 4;
@@ -367,7 +373,7 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
         for (int64_t n; tile < part.end_tile; tile += n) {
             const uint8_t * const bytes = tiles + static_cast<size_t>(tile) * tile_size;
             float * const to = out + part.first_token * out_stride + tile * tile_rows;
-            n = std::min<int64_t>(Isa::few_tiles, part.end_tile - tile);
+            n = n_tokens == Isa::few_tokens_once ? 1 : std::min<int64_t>(Isa::few_tiles, part.end_tile - tile);
             if (n == 2) {
                 few_tokens_of<Isa, Type, 2>(bytes, tile_size, in, part.first_token, n_tokens, to, out_stride);
             } else {
