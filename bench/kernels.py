@@ -11,9 +11,14 @@ The load is timed too: opening, checking, mapping, laying out. The engines, as f
     llama-cpp-python  the C functions of llama_cpp
     ik, ik-rtr        the C functions of ik_llama_cpp, without and with repacking at load
 
-ik-llama-cpp-python has a wheel for AVX2 only; for the processor at hand build it:
+The library in ik-llama-cpp-python's wheel is for AVX2 only, and its source distribution 0.1.5 lacks a file that its
+own build needs; this builds the library alone, for the processor at hand:
 
-    CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary ik-llama-cpp-python ik-llama-cpp-python
+    pip install ik-llama-cpp-python==0.1.5
+    pip download --no-deps --no-binary :all: ik-llama-cpp-python==0.1.5 && tar xf ik_llama_cpp_python-0.1.5.tar.gz
+    cmake -S ik_llama_cpp_python-0.1.5/vendor/ik_llama.cpp -B ik -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \\
+      -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF
+    cmake --build ik --target llama --parallel && export IK_LLAMA_CPP_LIB_PATH=$PWD/ik/src/libllama.so
 """
 
 from __future__ import annotations
