@@ -12,9 +12,10 @@ The load is timed too: opening, checking, mapping, laying out. The engines, as f
     ik, ik-rtr        the C functions of ik_llama_cpp, without and with repacking at load
 
 The library in ik-llama-cpp-python's wheel is for AVX2 only, and its source distribution 0.1.5 lacks a file that its
-own build needs; this builds the library alone, for the processor at hand:
+own build needs; this builds the library alone, for the processor at hand. It needs a folder of its own, because its
+wheel also replaces the headers of llama-cpp-python:
 
-    pip install ik-llama-cpp-python==0.1.5
+    pip install --no-deps --target ik-python ik-llama-cpp-python==0.1.5 && export PYTHONPATH=$PWD/ik-python
     pip download --no-deps --no-binary :all: ik-llama-cpp-python==0.1.5 && tar xf ik_llama_cpp_python-0.1.5.tar.gz
     cmake -S ik_llama_cpp_python-0.1.5/vendor/ik_llama.cpp -B ik -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \\
       -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF

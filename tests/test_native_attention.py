@@ -53,6 +53,7 @@ def reference(queries: Floats, keys: Floats, values: Floats, mask: Floats, scale
         (106, 256, 9, 3, 64, 64),
         (5, 130, 32, 1, 128, 64),
         (40, 100, 2, 1, 256, 256),
+        (2, 1500, 4, 2, 32, 32),  # keys in several segments, more threads than heads
     ],
 )
 def test_attention_is_its_definition(
@@ -83,6 +84,18 @@ def test_a_token_does_not_depend_on_what_runs_beside_it() -> None:
     more = np.concatenate([values, np.full((70, 2, 64), np.inf, np.float32)])
     wider = np.concatenate([mask, np.full((90, 70), -np.inf, np.float32)], axis=1)
     assert np.array_equal(_native.kernel_attention(queries, longer, more, wider, 0.125), together)
+
+
+def test_threads_that_share_the_keys_change_nothing() -> None:
+    n_keys = 2100
+    queries, keys, values = drawn(40, 4, 32, 1), drawn(n_keys, 2, 32, 2), drawn(n_keys, 2, 32, 3)
+    mask = causal(40, n_keys)
+    mask[:, 500:1100] = -np.inf  # a whole segment, and parts of its neighbours
+    alone = _native.kernel_attention(queries, keys, values, mask, 0.2)
+    for n_threads in (2, 5):
+        assert np.array_equal(_native.kernel_attention(queries, keys, values, mask, 0.2, True, n_threads), alone)
+    last = _native.kernel_attention(queries[-1:], keys, values, mask[-1:], 0.2, True, 4)
+    assert np.array_equal(last, alone[-1:])
 
 
 def test_a_token_that_sees_nothing_gets_zeros() -> None:

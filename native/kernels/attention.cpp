@@ -2,6 +2,7 @@
 #include "attention.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace rim::kernels {
@@ -11,30 +12,103 @@ namespace {
 constexpr int64_t most_rows = 96;  // of queries in a task: their sums stay in L2
 constexpr int64_t most_heads = 32;
 constexpr int64_t largest_head = 256;
-constexpr size_t work_alignment = 64;
+constexpr int64_t segment_keys = 512;  // summed on their own, then merged: so threads can share the keys of few tokens
+constexpr int64_t alignment_values = 16;
 
 struct Shape {
     const ggml_tensor *q, *k, *v, *mask;
-    int64_t group;            // query heads that share a key/value head
+    int64_t group;  // query heads that share a key/value head
     int64_t tokens_per_task;
 
     explicit Shape(const ggml_tensor * op)
         : q(op->src[0]), k(op->src[1]), v(op->src[2]), mask(op->src[3]), group(q->ne[2] / k->ne[2]),
-          tokens_per_task(std::max<int64_t>(1, most_rows / group)) {}
+          tokens_per_task(std::min(q->ne[1], std::max<int64_t>(1, most_rows / group))) {}
 
     int64_t tasks_per_head() const { return (q->ne[1] + tokens_per_task - 1) / tokens_per_task; }
     int64_t tasks() const { return tasks_per_head() * k->ne[2] * q->ne[3]; }
+    int64_t segments() const { return (k->ne[1] + segment_keys - 1) / segment_keys; }
+    bool shares_keys(int n_threads) const { return segments() > 1 && tasks() < 2 * n_threads; }
 
-    size_t work_values() const {
-        const int64_t rows = std::min(tokens_per_task, q->ne[1]) * group;
-        return (attention_kernel()->work_values(k->ne[0], v->ne[0], rows) + 15) / 16 * 16;
+    int64_t part_values() const { return AttentionPart::size(tokens_per_task * group, v->ne[0]); }
+    // Of one thread: what the kernel needs, and two parts.
+    int64_t thread_values() const {
+        const int64_t kernel = attention_kernel()->work_values(k->ne[0], v->ne[0], tokens_per_task * group);
+        return (kernel + alignment_values - 1) / alignment_values * alignment_values + 2 * part_values();
     }
+    // Of all threads: the parts of all tasks and segments, where these are shared out.
+    int64_t shared_values(int n_threads) const { return shares_keys(n_threads) ? tasks() * segments() * part_values() : 0; }
+
+    AttentionTask task(const ggml_tensor * op, int64_t index) const;
 };
 
 float parameter(const ggml_tensor * op, int index) {
     float value;
     memcpy(&value, op->op_params + index, sizeof value);
     return value;
+}
+
+AttentionTask Shape::task(const ggml_tensor * op, int64_t index) const {
+    // The last tokens first: they see most.
+    const int64_t token = (tasks_per_head() - 1 - index / (k->ne[2] * q->ne[3])) * tokens_per_task;
+    const int64_t head = index % k->ne[2];
+    const int64_t stream = index / k->ne[2] % q->ne[3];
+    const auto at = [](const ggml_tensor * tensor, int64_t first, int64_t second, int64_t third) {
+        return static_cast<char *>(tensor->data) + static_cast<size_t>(first) * tensor->nb[1] + static_cast<size_t>(second) * tensor->nb[2] +
+               static_cast<size_t>(third) * tensor->nb[3];
+    };
+    AttentionTask task{};
+    task.key_size = k->ne[0];
+    task.value_size = v->ne[0];
+    task.n_keys = k->ne[1];
+    task.n_tokens = std::min(tokens_per_task, q->ne[1] - token);
+    task.n_heads = group;
+    task.half_precision = k->type == GGML_TYPE_F16;
+    task.scale = parameter(op, 0);
+    task.keys = at(k, 0, head, stream);
+    task.values = at(v, 0, head, stream);
+    task.key_step = k->nb[1];
+    task.value_step = v->nb[1];
+    task.queries = at(q, token, head * group, stream);
+    task.token_step = q->nb[1];
+    task.head_step = q->nb[2];
+    if (mask) {
+        task.mask = reinterpret_cast<const uint16_t *>(at(mask, token, 0, stream % mask->ne[3]));
+        task.mask_step = mask->nb[1] / 2;
+    }
+    task.out = reinterpret_cast<float *>(at(op, head * group, token, stream));
+    task.out_head_step = op->nb[1] / sizeof(float);
+    task.out_token_step = op->nb[2] / sizeof(float);
+    return task;
+}
+
+// Adds what further keys give to what earlier ones gave.
+void merge(const AttentionTask & task, const AttentionPart & more, const AttentionPart & all) {
+    for (int64_t row = 0; row < task.n_rows(); ++row) {
+        if (more.largest[row] == -INFINITY) {
+            continue;
+        }
+        const float largest = std::max(all.largest[row], more.largest[row]);
+        const float before = all.largest[row] == -INFINITY ? 0.0f : std::exp(all.largest[row] - largest);
+        const float now = std::exp(more.largest[row] - largest);
+        float * const sums = all.sums + row * task.value_size;
+        const float * const added = more.sums + row * task.value_size;
+        for (int64_t at = 0; at < task.value_size; ++at) {
+            sums[at] = sums[at] * before + added[at] * now;
+        }
+        all.totals[row] = all.totals[row] * before + more.totals[row] * now;
+        all.largest[row] = largest;
+    }
+}
+
+void finish(const AttentionTask & task, const AttentionPart & all) {
+    for (int64_t row = 0; row < task.n_rows(); ++row) {
+        float * const to = task.out + static_cast<size_t>(row / task.n_heads) * task.out_token_step +
+                           static_cast<size_t>(row % task.n_heads) * task.out_head_step;
+        const float share = all.totals[row] == 0.0f ? 0.0f : 1.0f / all.totals[row];
+        for (int64_t at = 0; at < task.value_size; ++at) {
+            to[at] = all.sums[row * task.value_size + at] * share;
+        }
+    }
 }
 
 }  // namespace
@@ -57,54 +131,58 @@ bool is_our_attention(const ggml_tensor * op) {
 }
 
 size_t attention_work_size(const ggml_tensor * op, int n_threads) {
-    return Shape(op).work_values() * sizeof(float) * static_cast<size_t>(n_threads) + work_alignment;
+    const Shape shape(op);
+    const int64_t values = shape.thread_values() * n_threads + shape.shared_values(n_threads) + alignment_values;
+    return static_cast<size_t>(values) * sizeof(float);
 }
 
 void compute_attention(const Functions & functions, const ggml_private::ComputeParams & params, ggml_tensor * op) {
     const Shape shape(op);
-    const ggml_tensor *const q = shape.q, *const k = shape.k, *const v = shape.v, *const mask = shape.mask;
-    const auto aligned = (reinterpret_cast<uintptr_t>(params.work) + work_alignment - 1) / work_alignment * work_alignment;
-    float * const work = reinterpret_cast<float *>(aligned) + shape.work_values() * static_cast<size_t>(params.thread);
+    const AttentionKernel & kernel = *attention_kernel();
+    constexpr uintptr_t alignment = alignment_values * sizeof(float);
+    auto * const memory = reinterpret_cast<float *>((reinterpret_cast<uintptr_t>(params.work) + alignment - 1) / alignment * alignment);
+    float * const shared = memory + shape.thread_values() * params.n_threads;
+    const AttentionPart all(memory + shape.thread_values() * params.thread, shape.tokens_per_task * shape.group, shape.v->ne[0]);
+    const AttentionPart more(all.sums + shape.part_values(), shape.tokens_per_task * shape.group, shape.v->ne[0]);
+    float * const work = more.sums + shape.part_values();
+
+    const int64_t n_segments = shape.segments();
+    const bool shares = shape.shares_keys(params.n_threads);
+    const auto part_of = [&](int64_t task, int64_t segment) {
+        return AttentionPart(shared + (task * n_segments + segment) * shape.part_values(), shape.tokens_per_task * shape.group,
+                             shape.v->ne[0]);
+    };
+    const auto attend = [&](const AttentionTask & task, int64_t segment, const AttentionPart & part) {
+        kernel.attend(task, segment * segment_keys, std::min((segment + 1) * segment_keys, task.n_keys), part, work);
+    };
+
     if (params.thread == 0) {
         functions.chunk_set(params.threadpool, params.n_threads);
     }
     functions.barrier(params.threadpool);
-    const int64_t per_head = shape.tasks_per_head();
-    for (int64_t index = params.thread; index < shape.tasks(); index = functions.chunk_add(params.threadpool, 1)) {
-        // The last tokens first: they see most.
-        const int64_t token = (per_head - 1 - index / (k->ne[2] * q->ne[3])) * shape.tokens_per_task;
-        const int64_t head = index % k->ne[2];
-        const int64_t stream = index / k->ne[2] % q->ne[3];
-        AttentionTask task;
-        task.key_size = k->ne[0];
-        task.value_size = v->ne[0];
-        task.n_keys = k->ne[1];
-        task.n_tokens = std::min(shape.tokens_per_task, q->ne[1] - token);
-        task.n_heads = shape.group;
-        task.half_precision = k->type == GGML_TYPE_F16;
-        task.scale = parameter(op, 0);
-        task.keys = static_cast<const char *>(k->data) + static_cast<size_t>(head) * k->nb[2] + static_cast<size_t>(stream) * k->nb[3];
-        task.values = static_cast<const char *>(v->data) + static_cast<size_t>(head) * v->nb[2] + static_cast<size_t>(stream) * v->nb[3];
-        task.key_step = k->nb[1];
-        task.value_step = v->nb[1];
-        task.queries = static_cast<const char *>(q->data) + static_cast<size_t>(token) * q->nb[1] +
-                       static_cast<size_t>(head * shape.group) * q->nb[2] + static_cast<size_t>(stream) * q->nb[3];
-        task.token_step = q->nb[1];
-        task.head_step = q->nb[2];
-        task.mask = nullptr;
-        task.mask_step = 0;
-        if (mask) {
-            task.mask = reinterpret_cast<const uint16_t *>(static_cast<const char *>(mask->data) + static_cast<size_t>(token) * mask->nb[1] +
-                                                           static_cast<size_t>(stream % mask->ne[3]) * mask->nb[3]);
-            task.mask_step = mask->nb[1] / 2;
+    const int64_t n_items = shape.tasks() * (shares ? n_segments : 1);
+    for (int64_t item = params.thread; item < n_items; item = functions.chunk_add(params.threadpool, 1)) {
+        if (shares) {
+            attend(shape.task(op, item / n_segments), item % n_segments, part_of(item / n_segments, item % n_segments));
+            continue;
         }
-        task.out = static_cast<float *>(op->data) +
-                   (static_cast<size_t>(head * shape.group) * op->nb[1] + static_cast<size_t>(token) * op->nb[2] +
-                    static_cast<size_t>(stream) * op->nb[3]) / sizeof(float);
-        task.out_head_step = op->nb[1] / sizeof(float);
-        task.out_token_step = op->nb[2] / sizeof(float);
-        task.work = work;
-        attention_kernel()->attend(task);
+        const AttentionTask task = shape.task(op, item);
+        attend(task, 0, all);
+        for (int64_t segment = 1; segment < n_segments; ++segment) {
+            attend(task, segment, more);
+            merge(task, more, all);
+        }
+        finish(task, all);
+    }
+    if (shares) {
+        functions.barrier(params.threadpool);
+        for (int64_t index = params.thread; index < shape.tasks(); index += params.n_threads) {
+            const AttentionTask task = shape.task(op, index);
+            for (int64_t segment = 1; segment < n_segments; ++segment) {
+                merge(task, part_of(index, segment), part_of(index, 0));
+            }
+            finish(task, part_of(index, 0));
+        }
     }
 }
 

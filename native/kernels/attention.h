@@ -11,28 +11,40 @@
 
 namespace rim::kernels {
 
-// One key/value head and some consecutive tokens, with all the query heads that share it.
+// One key/value head and some consecutive tokens, with all the query heads that share it. A row is a token and a query head, token by token.
 struct AttentionTask {
-    int64_t key_size, value_size;    // values of a head, multiples of 16
+    int64_t key_size, value_size;  // values of a head, multiples of 16
     int64_t n_keys, n_tokens, n_heads;
-    bool half_precision;             // keys and values are F16, else F32
+    bool half_precision;  // keys and values are F16, else F32
     float scale;
-    const char * keys;               // of this head; one key after the other, key_step bytes apart
+    const char * keys;  // of this head; one key after the other, key_step bytes apart
     const char * values;
     size_t key_step, value_step;
-    const char * queries;            // F32, of the first token and head; steps in bytes
+    const char * queries;  // F32, of the first token and head; steps in bytes
     size_t token_step, head_step;
-    const uint16_t * mask;           // F16 to be added, of the first token, one row per token; nullptr: all keys are seen
-    size_t mask_step;                // values of a row
-    float * out;                     // of the first token and head; steps in values
+    const uint16_t * mask;  // F16 to be added, of the first token, one row per token; nullptr: all keys are seen
+    size_t mask_step;       // values of a row
+    float * out;            // of the first token and head; steps in values
     size_t out_token_step, out_head_step;
-    float * work;                    // attention_work_values()
+
+    int64_t n_rows() const { return n_tokens * n_heads; }
+};
+
+// What some of the keys give for every row: sums of weighted values, the largest score, the sum of the weights exp(score - largest).
+struct AttentionPart {
+    float * sums;  // [row][value_size]
+    float * largest;
+    float * totals;
+
+    AttentionPart(float * memory, int64_t n_rows, int64_t value_size)
+        : sums(memory), largest(sums + n_rows * value_size), totals(largest + n_rows) {}
+    static int64_t size(int64_t n_rows, int64_t value_size) { return (n_rows * (value_size + 2) + 15) / 16 * 16; }  // values
 };
 
 struct AttentionKernel {
-    const char * name;
-    size_t (*work_values)(int64_t key_size, int64_t value_size, int64_t n_rows);
-    void (*attend)(const AttentionTask & task);
+    int64_t (*work_values)(int64_t key_size, int64_t value_size, int64_t n_rows);
+    // The part that keys [first, end) give; `work` has work_values().
+    void (*attend)(const AttentionTask & task, int64_t first, int64_t end, const AttentionPart & part, float * work);
 };
 
 // The kernel of the instruction set in use, nullptr where it has none.

@@ -20,34 +20,19 @@ namespace {
 
 constexpr int64_t block_keys = 64;
 constexpr int lanes = 16;
-constexpr int tile_rows_at_once = 6;
+constexpr int rows_at_once = 6;
 constexpr float lowest = -std::numeric_limits<float>::infinity();
 
 struct Work {
-    float *queries, *keys, *values, *weights, *sums, *largest, *totals;
+    float *queries, *keys, *values, *weights;
 
-    Work(float * memory, int64_t key_size, int64_t value_size, int64_t n_rows) {
-        const auto take = [&](int64_t n) {
-            float * const part = memory;
-            memory += (n + lanes - 1) / lanes * lanes;
-            return part;
-        };
-        queries = take(n_rows * key_size);
-        keys = take(block_keys * key_size);
-        values = take(block_keys * value_size);
-        weights = take(n_rows * block_keys);
-        sums = take(n_rows * value_size);
-        largest = take(n_rows);
-        totals = take(n_rows);
-        end = memory;
+    Work(float * memory, int64_t key_size, int64_t value_size, int64_t n_rows)
+        : queries(memory), keys(queries + n_rows * key_size), values(keys + block_keys * key_size),
+          weights(values + block_keys * value_size) {}
+    static int64_t size(int64_t key_size, int64_t value_size, int64_t n_rows) {
+        return (n_rows + block_keys) * key_size + block_keys * value_size + n_rows * block_keys;
     }
-    float * end;
 };
-
-size_t work_values(int64_t key_size, int64_t value_size, int64_t n_rows) {
-    float * const base = nullptr;
-    return static_cast<size_t>(Work(base, key_size, value_size, n_rows).end - base);
-}
 
 // exp(x) for x <= 0; exactly 1 for 0, 0 far below.
 RIM_INLINE __m512 exp_negative(__m512 x) {
@@ -211,18 +196,18 @@ void mix_all(const float * weights, const float * values, int64_t size, float * 
     }
 }
 
-// Calls work with 6 rows at a time, then with 2 and 1.
-template <class Six, class Two, class One>
-void by_rows(int64_t n_rows, Six six, Two two, One one) {
+// Calls run(number of rows, first row) with 6 rows at a time, then with 2 and 1.
+template <class Run>
+void by_rows(int64_t n_rows, Run run) {
     int64_t row = 0;
-    for (; row + tile_rows_at_once <= n_rows; row += tile_rows_at_once) {
-        six(row);
+    for (; row + rows_at_once <= n_rows; row += rows_at_once) {
+        run(std::integral_constant<int, rows_at_once>(), row);
     }
     for (; row + 2 <= n_rows; row += 2) {
-        two(row);
+        run(std::integral_constant<int, 2>(), row);
     }
     if (row < n_rows) {
-        one(row);
+        run(std::integral_constant<int, 1>(), row);
     }
 }
 
@@ -281,8 +266,8 @@ void weigh(const AttentionTask & task, const uint16_t * mask, int64_t n, float *
 }
 
 // Bits of the block's keys that some token of the task sees.
-uint64_t seen_by_any(const AttentionTask & task, int64_t first) {
-    const int64_t n = std::min(block_keys, task.n_keys - first);
+uint64_t seen_by_any(const AttentionTask & task, int64_t first, int64_t end) {
+    const int64_t n = std::min(block_keys, end - first);
     uint64_t any = 0;
     for (int64_t token = 0; token < (task.mask ? task.n_tokens : 1); ++token) {
 #pragma GCC unroll 8
@@ -296,66 +281,54 @@ uint64_t seen_by_any(const AttentionTask & task, int64_t first) {
 }
 
 template <bool half>
-void attend(const AttentionTask & task) {
-    const int64_t n_rows = task.n_tokens * task.n_heads;
-    const Work work(task.work, task.key_size, task.value_size, n_rows);
+void attend(const AttentionTask & task, int64_t first_key, int64_t end_key, const AttentionPart & part, float * memory) {
+    const int64_t n_rows = task.n_rows();
+    const Work work(memory, task.key_size, task.value_size, n_rows);
     for (int64_t row = 0; row < n_rows; ++row) {
-        const auto * const from = reinterpret_cast<const float *>(
-            task.queries + static_cast<size_t>(row / task.n_heads) * task.token_step + static_cast<size_t>(row % task.n_heads) * task.head_step);
+        const auto * const from =
+            reinterpret_cast<const float *>(task.queries + static_cast<size_t>(row / task.n_heads) * task.token_step +
+                                            static_cast<size_t>(row % task.n_heads) * task.head_step);
         for (int64_t at = 0; at < task.key_size; at += lanes) {
-            _mm512_store_ps(work.queries + row * task.key_size + at, _mm512_mul_ps(_mm512_loadu_ps(from + at), _mm512_set1_ps(task.scale)));
+            _mm512_store_ps(work.queries + row * task.key_size + at,
+                            _mm512_mul_ps(_mm512_loadu_ps(from + at), _mm512_set1_ps(task.scale)));
         }
-        std::fill_n(work.sums + row * task.value_size, task.value_size, 0.0f);
-        work.largest[row] = lowest;
-        work.totals[row] = 0.0f;
+        std::fill_n(part.sums + row * task.value_size, task.value_size, 0.0f);
+        part.largest[row] = lowest;
+        part.totals[row] = 0.0f;
     }
-    for (int64_t first = 0; first < task.n_keys; first += block_keys) {
-        const uint64_t seen = seen_by_any(task, first);
+    for (int64_t first = first_key; first < end_key; first += block_keys) {
+        const uint64_t seen = seen_by_any(task, first, end_key);
         if (!seen) {
             continue;
         }
         transpose_keys<half>(task, first, seen, work.keys);
-        const auto scores_of = [&](auto n, int64_t row) {
+        by_rows(n_rows, [&](auto n, int64_t row) {
             score<decltype(n)::value>(work.queries + row * task.key_size, task.key_size, work.keys, work.weights + row * block_keys);
-        };
-        by_rows(n_rows, [&](int64_t row) { scores_of(std::integral_constant<int, tile_rows_at_once>(), row); },
-                [&](int64_t row) { scores_of(std::integral_constant<int, 2>(), row); },
-                [&](int64_t row) { scores_of(std::integral_constant<int, 1>(), row); });
+        });
         for (int64_t row = 0; row < n_rows; ++row) {
             const uint16_t * const mask = task.mask ? task.mask + static_cast<size_t>(row / task.n_heads) * task.mask_step + first : nullptr;
-            weigh(task, mask, task.n_keys - first, work.weights + row * block_keys, work.largest[row], work.totals[row],
-                  work.sums + row * task.value_size);
+            weigh(task, mask, end_key - first, work.weights + row * block_keys, part.largest[row], part.totals[row],
+                  part.sums + row * task.value_size);
         }
         widen_values<half>(task, first, seen, work.values);
-        const auto mix_of = [&](auto n, int64_t row) {
-            mix_all<decltype(n)::value>(work.weights + row * block_keys, work.values, task.value_size, work.sums + row * task.value_size);
-        };
-        by_rows(n_rows, [&](int64_t row) { mix_of(std::integral_constant<int, tile_rows_at_once>(), row); },
-                [&](int64_t row) { mix_of(std::integral_constant<int, 2>(), row); },
-                [&](int64_t row) { mix_of(std::integral_constant<int, 1>(), row); });
-    }
-    for (int64_t row = 0; row < n_rows; ++row) {
-        float * const to = task.out + static_cast<size_t>(row / task.n_heads) * task.out_token_step +
-                           static_cast<size_t>(row % task.n_heads) * task.out_head_step;
-        const __m512 share = _mm512_set1_ps(work.totals[row] == 0.0f ? 0.0f : 1.0f / work.totals[row]);
-        for (int64_t at = 0; at < task.value_size; at += lanes) {
-            _mm512_storeu_ps(to + at, _mm512_mul_ps(_mm512_load_ps(work.sums + row * task.value_size + at), share));
-        }
+        by_rows(n_rows, [&](auto n, int64_t row) {
+            mix_all<decltype(n)::value>(work.weights + row * block_keys, work.values, task.value_size, part.sums + row * task.value_size);
+        });
     }
 }
 
-void attend_any(const AttentionTask & task) {
+void attend_any(const AttentionTask & task, int64_t first, int64_t end, const AttentionPart & part, float * work) {
     if (task.half_precision) {
-        attend<true>(task);
+        attend<true>(task, first, end, part, work);
     } else {
-        attend<false>(task);
+        attend<false>(task, first, end, part, work);
     }
 }
 
 }  // namespace
 
 const AttentionKernel * avx512_attention() noexcept {
-    static constexpr AttentionKernel kernel{"AVX-512", &work_values, &attend_any};
+    static constexpr AttentionKernel kernel{&Work::size, &attend_any};
     return &kernel;
 }
 
