@@ -25,6 +25,7 @@ wheel also replaces the headers of llama-cpp-python:
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from contextlib import ExitStack
 from functools import partial
@@ -34,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from rim_edge.benchmark.child import Child
+from rim_edge.benchmark.child import Child, ChildEndedError
 from rim_edge.benchmark.machine import peak_rss_bytes
 from rim_edge.benchmark.statistics import interleave, paired_ratio, summarize
 from rim_edge.errors import BackendError, RimError, UnsupportedError
@@ -177,8 +178,13 @@ ENGINES: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
 
 
 def take(side: Child, method: str, values: dict[str, int], number: int) -> float:
-    """A sample of a round; the warm-up round is number -1."""
-    rate: float = side.call(method, **values, seed=number + 1)
+    """A sample of a round; the warm-up round is number -1. Not a number once the engine's process has ended."""
+    try:
+        rate: float = side.call(method, **values, seed=number + 1)
+    except ChildEndedError as error:
+        if number < 0:
+            print(f"  {error}")
+        return math.nan
     return rate
 
 
