@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +99,35 @@ def test_threads_that_share_the_keys_change_nothing() -> None:
         assert np.array_equal(_native.kernel_attention(queries, keys, values, mask, 0.2, True, n_threads), alone)
     last = _native.kernel_attention(queries[-1:], keys, values, mask[-1:], 0.2, True, 4)
     assert np.array_equal(last, alone[-1:])
+
+
+EXAMPLE = """
+import sys
+import numpy as np
+import test_native_attention as tests
+np.save(sys.argv[1], tests.example())
+"""
+
+
+def example() -> Floats:
+    mask = causal(23, 600)
+    mask[:, 70:90] = -np.inf
+    values = drawn(600, 2, 48, 3)
+    return np.asarray(_native.kernel_attention(drawn(23, 6, 32, 1) * 4, drawn(600, 2, 32, 2), values, mask, 0.2))
+
+
+@pytest.mark.parametrize("level", ["avx512", "avx-vnni", "avx2"])
+def test_every_instruction_set_gives_the_same_bits(level: str, tmp_path: Path) -> None:
+    environment = os.environ | {"RIM_EDGE_KERNELS": level}
+    run = [sys.executable, "-c"]
+    say = "from rim_edge import _native; print(_native.kernels().reason)"
+    said = subprocess.run([*run, say], env=environment, capture_output=True, text=True, check=True).stdout.strip()
+    if said:
+        assert "lacks these instructions" in said
+        pytest.skip(said)
+    there = tmp_path / "there.npy"
+    subprocess.run([*run, EXAMPLE, there], env=environment, cwd=Path(__file__).parent, check=True)
+    assert np.array_equal(np.load(there), example())
 
 
 def test_a_token_that_sees_nothing_gets_zeros() -> None:

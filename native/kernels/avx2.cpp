@@ -76,4 +76,8 @@ const Kernel * avx2_kernel(ggml_type type) noexcept {
     return integer_kernel<Avx2<Dot>>(type);
 }
 
+const AttentionKernel * avx2_attention() noexcept {
+    return attention_of<Avx2<Dot>>();
+}
+
 }  // namespace rim::kernels

@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 
+#include "attention_kernels.h"
 #include "integer_kernels.h"
 
 namespace rim::kernels {
@@ -29,6 +30,8 @@ struct Avx2 {
     static constexpr int few_tokens_once = 0;               // tokens that one tile alone meets in registers, if more than 4
     static constexpr int many_tiles = 1, many_tokens = 4;  // sums that the 16 registers hold
     static constexpr bool centres_bytes = Dot::centres_bytes;  // whether quants up to 255 are multiplied less their offset of 128
+
+    static constexpr int attention_rows = 2, attention_columns = 2;  // 8 sums, 4 columns, 1 row: of 16 registers
 
     // A sum of products of 4 bytes each, from `start` on (the same in the constructor and in total()).
     template <Range range>
@@ -94,6 +97,57 @@ struct Avx2 {
         return {_mm256_xor_ps(a.low, sign), _mm256_xor_ps(a.high, sign)};
     }
 
+    RIM_INLINE static Floats plus(Floats a, Floats b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
+    RIM_INLINE static Floats minus(Floats a, Floats b) { return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)}; }
+    RIM_INLINE static Floats larger(Floats a, Floats b) { return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)}; }
+    RIM_INLINE static Floats rounded(Floats a) {  // to the nearest whole number
+        constexpr int way = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        return {_mm256_round_ps(a.low, way), _mm256_round_ps(a.high, way)};
+    }
+    // a * 2^power, for whole powers from -126 on.
+    RIM_INLINE static Floats times_power(Floats a, Floats power) {
+        return {_mm256_mul_ps(a.low, power_of_two(power.low)), _mm256_mul_ps(a.high, power_of_two(power.high))};
+    }
+    // Lane by lane a where the bit is set, else b.
+    RIM_INLINE static Floats select(uint16_t which, Floats a, Floats b) {
+        return {_mm256_blendv_ps(b.low, a.low, lanes_of(which)), _mm256_blendv_ps(b.high, a.high, lanes_of(which >> 8))};
+    }
+    RIM_INLINE static uint16_t equal(Floats a, float b) {
+        const __m256 all = _mm256_set1_ps(b);
+        return bits_of(_mm256_cmp_ps(a.low, all, _CMP_EQ_OQ), _mm256_cmp_ps(a.high, all, _CMP_EQ_OQ));
+    }
+    RIM_INLINE static uint16_t below(Floats a, float b) {
+        const __m256 all = _mm256_set1_ps(b);
+        return bits_of(_mm256_cmp_ps(a.low, all, _CMP_LT_OQ), _mm256_cmp_ps(a.high, all, _CMP_LT_OQ));
+    }
+    RIM_INLINE static bool unordered(Floats a) {  // whether some lane is no number
+        return bits_of(_mm256_cmp_ps(a.low, a.low, _CMP_UNORD_Q), _mm256_cmp_ps(a.high, a.high, _CMP_UNORD_Q)) != 0;
+    }
+    RIM_INLINE static float largest(Floats a) {
+        const __m256 eight = _mm256_max_ps(a.low, a.high);
+        const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+        const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+        return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+    }
+    RIM_INLINE static float first(Floats a) { return _mm256_cvtss_f32(a.low); }
+    RIM_INLINE static float sum(Floats a) {  // halves of 8, 4, 2 lanes in turn
+        const __m256 eight = _mm256_add_ps(a.low, a.high);
+        const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+        const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+    }
+    RIM_INLINE static void transpose(Floats * r) {  // column c of 16 rows becomes row c
+        __m256 a[8], b[8], c[8], d[8];
+        for (int i = 0; i < 8; ++i) {
+            a[i] = r[i].low, b[i] = r[i].high, c[i] = r[i + 8].low, d[i] = r[i + 8].high;
+        }
+        transpose8(a), transpose8(b), transpose8(c), transpose8(d);
+        for (int i = 0; i < 8; ++i) {
+            r[i] = {a[i], c[i]};
+            r[i + 8] = {b[i], d[i]};
+        }
+    }
+
     // 32 values as signed bytes: value = quant * scale. The sums of the first and the second 16 quants.
     RIM_INLINE static void quantize(const float * values, int8_t * quants, float & scale, int32_t * sums) {
         const __m256 sign = _mm256_set1_ps(-0.0f);
@@ -145,6 +199,41 @@ struct Avx2 {
         b = _mm256_or_si256(b, _mm256_and_si256(_mm256_slli_epi16(plane, 2), bits));
         c = _mm256_or_si256(c, _mm256_and_si256(plane, bits));
         d = _mm256_or_si256(d, _mm256_and_si256(_mm256_srli_epi16(plane, 2), bits));
+    }
+
+    RIM_INLINE static __m256 power_of_two(__m256 whole) {
+        const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127));
+        return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+    }
+
+    RIM_INLINE static __m256 lanes_of(int bits) {  // of 8 bits, one for each lane
+        const __m256i each = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+        return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits), each), each));
+    }
+
+    RIM_INLINE static uint16_t bits_of(__m256 low, __m256 high) {
+        return static_cast<uint16_t>(_mm256_movemask_ps(low) | _mm256_movemask_ps(high) << 8);
+    }
+
+    RIM_INLINE static void transpose8(__m256 * r) {
+        __m256 t[8], u[8];
+#pragma GCC unroll 4
+        for (int i = 0; i < 8; i += 2) {
+            t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+            t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+        }
+#pragma GCC unroll 2
+        for (int i = 0; i < 8; i += 4) {
+            u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+            u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
+            u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+            u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            r[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
+            r[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
+        }
     }
 
     RIM_INLINE static int32_t sum_of(__m256i ints) {

@@ -1,6 +1,7 @@
-// avx512_vnni.cpp: quantized weights with AVX-512 VNNI. Compiled with these instructions; entered only where the processor has them.
+// avx512_vnni.cpp: quantized weights with AVX-512 VNNI, and attention. Compiled with these instructions; entered only where the processor has them.
 #include <immintrin.h>
 
+#include "attention_kernels.h"
 #include "integer_kernels.h"
 
 namespace rim::kernels {
@@ -17,6 +18,7 @@ struct Avx512Vnni {
     static constexpr int few_tokens_once = 8;  // of one tile alone: its weights are unpacked once for all readouts
     static constexpr int many_tiles = 4, many_tokens = 3;  // 12 sums, 4 weights or 3 activations: of 32 registers
     static constexpr bool centres_bytes = false;
+    static constexpr int attention_rows = 6, attention_columns = 4;  // 24 sums, 4 columns, 1 row
 
     template <Range>
     struct Sum {
@@ -64,6 +66,46 @@ struct Avx512Vnni {
     RIM_INLINE static Floats times(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
     RIM_INLINE static Floats fused(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
     RIM_INLINE static Floats negative(Floats a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }
+    RIM_INLINE static Floats plus(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+    RIM_INLINE static Floats minus(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+    RIM_INLINE static Floats larger(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+    RIM_INLINE static Floats rounded(Floats a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+    RIM_INLINE static Floats times_power(Floats a, Floats power) { return _mm512_scalef_ps(a, power); }
+    RIM_INLINE static Floats select(uint16_t which, Floats a, Floats b) { return _mm512_mask_mov_ps(b, which, a); }
+    RIM_INLINE static uint16_t equal(Floats a, float b) { return _mm512_cmp_ps_mask(a, _mm512_set1_ps(b), _CMP_EQ_OQ); }
+    RIM_INLINE static uint16_t below(Floats a, float b) { return _mm512_cmp_ps_mask(a, _mm512_set1_ps(b), _CMP_LT_OQ); }
+    RIM_INLINE static bool unordered(Floats a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q) != 0; }
+    RIM_INLINE static float largest(Floats a) { return _mm512_reduce_max_ps(a); }
+    RIM_INLINE static float first(Floats a) { return _mm512_cvtss_f32(a); }
+    RIM_INLINE static float sum(Floats a) {  // halves of 8, 4, 2 lanes in turn, as in avx2.h
+        const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+        const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+        const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+    }
+    RIM_INLINE static void transpose(Floats * r) {  // column c of 16 rows becomes row c
+        __m512i t[16];
+#pragma GCC unroll 4
+        for (int i = 0; i < 16; i += 4) {
+            const __m512i a = _mm512_castps_si512(r[i]), b = _mm512_castps_si512(r[i + 1]);
+            const __m512i c = _mm512_castps_si512(r[i + 2]), d = _mm512_castps_si512(r[i + 3]);
+            const __m512i ab_low = _mm512_unpacklo_epi32(a, b), ab_high = _mm512_unpackhi_epi32(a, b);
+            const __m512i cd_low = _mm512_unpacklo_epi32(c, d), cd_high = _mm512_unpackhi_epi32(c, d);
+            t[i] = _mm512_unpacklo_epi64(ab_low, cd_low);
+            t[i + 1] = _mm512_unpackhi_epi64(ab_low, cd_low);
+            t[i + 2] = _mm512_unpacklo_epi64(ab_high, cd_high);
+            t[i + 3] = _mm512_unpackhi_epi64(ab_high, cd_high);
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {  // t[i + 4 j]: columns i, i + 4, i + 8, i + 12 of rows 4 j .. 4 j + 3
+            const __m512i low = _mm512_shuffle_i32x4(t[i], t[i + 4], 0x88), high = _mm512_shuffle_i32x4(t[i], t[i + 4], 0xDD);
+            const __m512i low2 = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0x88), high2 = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0xDD);
+            r[i] = _mm512_castsi512_ps(_mm512_shuffle_i32x4(low, low2, 0x88));
+            r[i + 8] = _mm512_castsi512_ps(_mm512_shuffle_i32x4(low, low2, 0xDD));
+            r[i + 4] = _mm512_castsi512_ps(_mm512_shuffle_i32x4(high, high2, 0x88));
+            r[i + 12] = _mm512_castsi512_ps(_mm512_shuffle_i32x4(high, high2, 0xDD));
+        }
+    }
 
     RIM_INLINE static void quantize(const float * values, int8_t * quants, float & scale, int32_t * sums) {
         const __m512 a = _mm512_loadu_ps(values);
@@ -88,6 +130,10 @@ struct Avx512Vnni {
 
 const Kernel * avx512_vnni_kernel(ggml_type type) noexcept {
     return integer_kernel<Avx512Vnni>(type);
+}
+
+const AttentionKernel * avx512_attention() noexcept {
+    return attention_of<Avx512Vnni>();
 }
 
 }  // namespace rim::kernels

@@ -20,10 +20,6 @@ struct Level {
     const AttentionKernel * (*attention)() noexcept;
 };
 
-const AttentionKernel * no_attention() noexcept {
-    return nullptr;
-}
-
 #if defined(RIM_KERNELS_X86)
 const Kernel * avx512_kernel(ggml_type type) noexcept {
     if (type == GGML_TYPE_BF16) {
@@ -34,11 +30,11 @@ const Kernel * avx512_kernel(ggml_type type) noexcept {
 
 constexpr Level levels[] = {  // the best first
     {"avx512", has_avx512_vnni, avx512_kernel, avx512_attention},
-    {"avx-vnni", has_avx_vnni, avx_vnni_kernel, no_attention},
-    {"avx2", has_avx2, avx2_kernel, no_attention},
+    {"avx-vnni", has_avx_vnni, avx_vnni_kernel, avx2_attention},
+    {"avx2", has_avx2, avx2_kernel, avx2_attention},
 };
 #else
-constexpr Level levels[] = {{"none", [] () noexcept { return false; }, nullptr, no_attention}};
+constexpr Level levels[] = {{"none", [] () noexcept { return false; }, nullptr, nullptr}};
 #endif
 
 struct Choice {

@@ -1,0 +1,282 @@
+// attention_kernels.h: attention in float32, in the words of an instruction set (Isa: integer_types.h, avx2.h).
+// Included by one file per instruction set, compiled with its instructions and entered only where the processor has them.
+//
+// 64 keys at a time: they are transposed (and widened) once, and multiplied by all rows of the task (tokens x query heads), some rows and
+// columns at a time in registers; then the softmax so far is corrected (Milakov and Gimelshein 2018), and the weights are multiplied by the
+// values in the same way. Keys that no token of the task sees are not read: neither their numbers nor what else may stand there.
+//
+// All instruction sets do the same operations on a value in the same order, and give the same bits.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include "attention.h"
+#include "integer_types.h"  // RIM_INLINE
+
+namespace rim::kernels {
+
+namespace {
+
+constexpr int64_t block_keys = 64;
+constexpr int lanes = 16;
+constexpr float lowest = -std::numeric_limits<float>::infinity();
+constexpr uint16_t lowest_half = 0xFC00;
+
+struct Work {
+    float *queries, *keys, *values, *weights;
+
+    Work(float * memory, int64_t key_size, int64_t value_size, int64_t n_rows)
+        : queries(memory), keys(queries + n_rows * key_size), values(keys + block_keys * key_size),
+          weights(values + block_keys * value_size) {}
+    static int64_t size(int64_t key_size, int64_t value_size, int64_t n_rows) {
+        return (n_rows + block_keys) * key_size + block_keys * value_size + n_rows * block_keys;
+    }
+};
+
+// exp(x) for x <= 0, relative error below 3e-7; exactly 1 for 0, exactly 0 below -87 (and for -inf).
+template <class Isa>
+RIM_INLINE typename Isa::Floats exp_negative(typename Isa::Floats x) {
+    using Floats = typename Isa::Floats;
+    const Floats whole = Isa::rounded(Isa::times(x, Isa::floats(1.44269504f)));
+    // x - whole * ln 2, in two parts: exact for what float32 can tell
+    Floats part = Isa::fused(whole, Isa::floats(-0.693359375f), x);
+    part = Isa::fused(whole, Isa::floats(2.12194440e-4f), part);
+    Floats p = Isa::floats(1.0f / 720);
+    p = Isa::fused(p, part, Isa::floats(1.0f / 120));
+    p = Isa::fused(p, part, Isa::floats(1.0f / 24));
+    p = Isa::fused(p, part, Isa::floats(1.0f / 6));
+    p = Isa::fused(p, part, Isa::floats(0.5f));
+    p = Isa::fused(p, part, Isa::floats(1.0f));
+    p = Isa::fused(p, part, Isa::floats(1.0f));
+    return Isa::select(Isa::below(x, -87.0f), Isa::floats(0.0f), Isa::times_power(p, whole));
+}
+
+template <class Isa, bool half>
+RIM_INLINE typename Isa::Floats load16(const char * row, int64_t at) {
+    if constexpr (half) {
+        return Isa::halves(reinterpret_cast<const uint8_t *>(row) + at * 2);
+    } else {
+        return Isa::load(reinterpret_cast<const float *>(row) + at);
+    }
+}
+
+// keys[dimension][64] of the block's keys; those that `seen` lacks become zeros.
+template <class Isa, bool half>
+void transpose_keys(const AttentionTask & task, int64_t first, uint64_t seen, float * keys) {
+    for (int64_t group = 0; group < block_keys; group += lanes) {
+        for (int64_t at = 0; at < task.key_size; at += lanes) {
+            typename Isa::Floats r[lanes];
+#pragma GCC unroll 16
+            for (int i = 0; i < lanes; ++i) {
+                const bool is_seen = seen >> (group + i) & 1;
+                r[i] = is_seen ? load16<Isa, half>(task.keys + static_cast<size_t>(first + group + i) * task.key_step, at)
+                               : Isa::floats(0.0f);
+            }
+            Isa::transpose(r);
+#pragma GCC unroll 16
+            for (int i = 0; i < lanes; ++i) {
+                Isa::store(keys + (at + i) * block_keys + group, r[i]);
+            }
+        }
+    }
+}
+
+template <class Isa, bool half>
+void widen_values(const AttentionTask & task, int64_t first, uint64_t seen, float * values) {
+    for (int64_t key = 0; key < block_keys; ++key) {
+        const char * const row = task.values + static_cast<size_t>(first + key) * task.value_step;
+        for (int64_t at = 0; at < task.value_size; at += lanes) {
+            Isa::store(values + key * task.value_size + at, seen >> key & 1 ? load16<Isa, half>(row, at) : Isa::floats(0.0f));
+        }
+    }
+}
+
+// to[r][column] += sum over n of rows[r][n] * columns[n][column], R rows and C * 16 columns; each value summed in the order of n, from what
+// stands in `to` on, or from zero.
+template <class Isa, int R, int C, bool from_zero>
+RIM_INLINE void multiply_rows(const float * rows, int64_t row_step, int64_t n_inner, const float * columns, int64_t column_step, float * to,
+                              int64_t to_step) {
+    typename Isa::Floats sums[R][C];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+        for (int c = 0; c < C; ++c) {
+            sums[r][c] = from_zero ? Isa::floats(0.0f) : Isa::load(to + r * to_step + c * lanes);
+        }
+    }
+    for (int64_t n = 0; n < n_inner; ++n) {
+        typename Isa::Floats column[C];
+#pragma GCC unroll 8
+        for (int c = 0; c < C; ++c) {
+            column[c] = Isa::load(columns + n * column_step + c * lanes);
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+            const typename Isa::Floats value = Isa::floats(rows[r * row_step + n]);
+#pragma GCC unroll 8
+            for (int c = 0; c < C; ++c) {
+                sums[r][c] = Isa::fused(value, column[c], sums[r][c]);
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+        for (int c = 0; c < C; ++c) {
+            Isa::store(to + r * to_step + c * lanes, sums[r][c]);
+        }
+    }
+}
+
+template <class Isa, int R, bool from_zero>
+void multiply_all_columns(const float * rows, int64_t row_step, int64_t n_inner, const float * columns, int64_t n_columns, float * to) {
+    constexpr int64_t wide = Isa::attention_columns * lanes;
+    int64_t at = 0;
+    for (; at + wide <= n_columns; at += wide) {
+        multiply_rows<Isa, R, Isa::attention_columns, from_zero>(rows, row_step, n_inner, columns + at, n_columns, to + at, n_columns);
+    }
+    for (; at < n_columns; at += lanes) {
+        multiply_rows<Isa, R, 1, from_zero>(rows, row_step, n_inner, columns + at, n_columns, to + at, n_columns);
+    }
+}
+
+// to[n_rows][n_columns] (+)= rows[n_rows][n_inner] * columns[n_inner][n_columns].
+template <class Isa, bool from_zero>
+void multiply_all(const float * rows, int64_t n_rows, int64_t n_inner, const float * columns, int64_t n_columns, float * to) {
+    constexpr int many = Isa::attention_rows;
+    int64_t row = 0;
+    for (; row + many <= n_rows; row += many) {
+        multiply_all_columns<Isa, many, from_zero>(rows + row * n_inner, n_inner, n_inner, columns, n_columns, to + row * n_columns);
+    }
+    for (; row < n_rows; ++row) {
+        multiply_all_columns<Isa, 1, from_zero>(rows + row * n_inner, n_inner, n_inner, columns, n_columns, to + row * n_columns);
+    }
+}
+
+// The mask of 16 keys, of which n are there: numbers to add, and which keys are seen.
+template <class Isa>
+RIM_INLINE uint16_t seen_keys(const uint16_t * mask, int64_t n, typename Isa::Floats & added) {
+    if (!mask) {
+        added = Isa::floats(0.0f);
+        return static_cast<uint16_t>(n >= lanes ? 0xFFFF : n <= 0 ? 0 : (1 << n) - 1);
+    }
+    uint16_t halves[lanes];
+    const uint16_t * from = mask;
+    if (n < lanes) {
+        std::fill_n(halves, lanes, lowest_half);
+        std::copy_n(mask, std::max<int64_t>(n, 0), halves);
+        from = halves;
+    }
+    added = Isa::halves(reinterpret_cast<const uint8_t *>(from));
+    return static_cast<uint16_t>(~Isa::equal(added, lowest));
+}
+
+// Scores of one row become weights; what was summed before is corrected for the new largest score.
+template <class Isa>
+void weigh(const AttentionTask & task, const uint16_t * mask, int64_t n, float * scores, float & largest, float & total, float * sums) {
+    using Floats = typename Isa::Floats;
+    Floats score[4];
+    uint16_t seen[4];
+    Floats most = Isa::floats(lowest);
+    bool is_number = true;
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+        Floats added;
+        seen[c] = seen_keys<Isa>(mask ? mask + c * lanes : nullptr, n - c * lanes, added);
+        score[c] = Isa::select(seen[c], Isa::plus(Isa::load(scores + c * lanes), added), Isa::floats(lowest));
+        most = Isa::larger(most, score[c]);
+        is_number &= !Isa::unordered(score[c]);  // a maximum hides what is not a number; the result must show it
+    }
+    const float now = is_number ? std::max(largest, Isa::largest(most)) : __builtin_nanf("");
+    if (now == lowest) {  // nothing was seen so far
+        std::fill_n(scores, block_keys, 0.0f);
+        return;
+    }
+    const Floats shift = Isa::floats(now);
+    Floats sum = Isa::floats(0.0f);
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+        const Floats weight = Isa::select(seen[c], exp_negative<Isa>(Isa::minus(score[c], shift)), Isa::floats(0.0f));
+        Isa::store(scores + c * lanes, weight);
+        sum = Isa::plus(sum, weight);
+    }
+    if (now != largest) {
+        const Floats correction = largest == lowest ? Isa::floats(0.0f) : exp_negative<Isa>(Isa::floats(largest - now));
+        total *= Isa::first(correction);
+        for (int64_t at = 0; at < task.value_size; at += lanes) {
+            Isa::store(sums + at, Isa::times(Isa::load(sums + at), correction));
+        }
+        largest = now;
+    }
+    total += Isa::sum(sum);
+}
+
+// Bits of the block's keys that some token of the task sees.
+template <class Isa>
+uint64_t seen_by_any(const AttentionTask & task, int64_t first, int64_t end) {
+    const int64_t n = std::min(block_keys, end - first);
+    uint64_t any = 0;
+    for (int64_t token = 0; token < (task.mask ? task.n_tokens : 1); ++token) {
+        for (int c = 0; c < 4; ++c) {
+            typename Isa::Floats added;
+            const uint16_t * const row = task.mask ? task.mask + static_cast<size_t>(token) * task.mask_step + first + c * lanes : nullptr;
+            any |= static_cast<uint64_t>(seen_keys<Isa>(row, n - c * lanes, added)) << (c * lanes);
+        }
+    }
+    return any;
+}
+
+template <class Isa, bool half>
+void attend(const AttentionTask & task, int64_t first_key, int64_t end_key, const AttentionPart & part, float * memory) {
+    const int64_t n_rows = task.n_rows();
+    const Work work(memory, task.key_size, task.value_size, n_rows);
+    for (int64_t row = 0; row < n_rows; ++row) {
+        const auto * const from =
+            reinterpret_cast<const float *>(task.queries + static_cast<size_t>(row / task.n_heads) * task.token_step +
+                                            static_cast<size_t>(row % task.n_heads) * task.head_step);
+        for (int64_t at = 0; at < task.key_size; at += lanes) {
+            Isa::store(work.queries + row * task.key_size + at, Isa::times(Isa::load(from + at), Isa::floats(task.scale)));
+        }
+        std::fill_n(part.sums + row * task.value_size, task.value_size, 0.0f);
+        part.largest[row] = lowest;
+        part.totals[row] = 0.0f;
+    }
+    for (int64_t first = first_key; first < end_key; first += block_keys) {
+        const uint64_t seen = seen_by_any<Isa>(task, first, end_key);
+        if (!seen) {
+            continue;
+        }
+        transpose_keys<Isa, half>(task, first, seen, work.keys);
+        multiply_all<Isa, true>(work.queries, n_rows, task.key_size, work.keys, block_keys, work.weights);
+        for (int64_t row = 0; row < n_rows; ++row) {
+            const uint16_t * const mask = task.mask ? task.mask + static_cast<size_t>(row / task.n_heads) * task.mask_step + first : nullptr;
+            weigh<Isa>(task, mask, end_key - first, work.weights + row * block_keys, part.largest[row], part.totals[row],
+                       part.sums + row * task.value_size);
+        }
+        widen_values<Isa, half>(task, first, seen, work.values);
+        multiply_all<Isa, false>(work.weights, n_rows, block_keys, work.values, task.value_size, part.sums);
+    }
+}
+
+template <class Isa>
+void attend_any(const AttentionTask & task, int64_t first, int64_t end, const AttentionPart & part, float * work) {
+    if (task.half_precision) {
+        attend<Isa, true>(task, first, end, part, work);
+    } else {
+        attend<Isa, false>(task, first, end, part, work);
+    }
+}
+
+template <class Isa>
+const AttentionKernel * attention_of() noexcept {
+    static constexpr AttentionKernel kernel{&Work::size, &attend_any<Isa>};
+    return &kernel;
+}
+
+}  // namespace
+
+}  // namespace rim::kernels
