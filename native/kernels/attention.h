@@ -53,6 +53,7 @@ const AttentionKernel * attention_kernel() noexcept;
 // May be called only where the processor has it.
 const AttentionKernel * avx2_attention() noexcept;
 const AttentionKernel * avx512_attention() noexcept;
+const AttentionKernel * neon_attention() noexcept;
 
 // Whether `op` is an attention that the kernel computes: F32 queries, F16 or F32 keys and values, no bias by distance, no soft cap, no sinks.
 bool is_our_attention(const ggml_tensor * op);

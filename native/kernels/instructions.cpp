@@ -1,6 +1,11 @@
 // instructions.cpp: asks the compiler's run-time support, which reads cpuid and whether the system saves the wide registers.
 #include "instructions.h"
 
+#if defined(RIM_KERNELS_NEON) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace rim::kernels {
 
 #if defined(RIM_KERNELS_X86)
@@ -38,6 +43,20 @@ bool has_avx512_bf16() noexcept {
     return false;
 }
 
+#endif
+
+#if defined(RIM_KERNELS_NEON) && defined(__linux__)
+bool has_neon_dot() noexcept {
+    return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+}
+#elif defined(RIM_KERNELS_NEON) && defined(__APPLE__)
+bool has_neon_dot() noexcept {
+    return true;  // every Apple processor that runs macOS on ARM
+}
+#else
+bool has_neon_dot() noexcept {
+    return false;
+}
 #endif
 
 }  // namespace rim::kernels

@@ -15,4 +15,7 @@ bool has_avx512_vnni() noexcept;
 // The same and BF16.
 bool has_avx512_bf16() noexcept;
 
+// NEON with its dot product of bytes.
+bool has_neon_dot() noexcept;
+
 }  // namespace rim::kernels

@@ -18,6 +18,7 @@ struct Level {
     bool (*present)() noexcept;
     Find find;
     const AttentionKernel * (*attention)() noexcept;
+    bool unasked;  // whether it is used without being named
 };
 
 #if defined(RIM_KERNELS_X86)
@@ -29,12 +30,19 @@ const Kernel * avx512_kernel(ggml_type type) noexcept {
 }
 
 constexpr Level levels[] = {  // the best first
-    {"avx512", has_avx512_vnni, avx512_kernel, avx512_attention},
-    {"avx-vnni", has_avx_vnni, avx_vnni_kernel, avx2_attention},
-    {"avx2", has_avx2, avx2_kernel, avx2_attention},
+    {"avx512", has_avx512_vnni, avx512_kernel, avx512_attention, true},
+    {"avx-vnni", has_avx_vnni, avx_vnni_kernel, avx2_attention, true},
+    {"avx2", has_avx2, avx2_kernel, avx2_attention, true},
 };
+#elif defined(RIM_KERNELS_NEON)
+#if defined(__APPLE__)
+constexpr bool unasked = false;  // not measured beside Accelerate
 #else
-constexpr Level levels[] = {{"none", [] () noexcept { return false; }, nullptr, nullptr}};
+constexpr bool unasked = true;
+#endif
+constexpr Level levels[] = {{"neon", has_neon_dot, neon_kernel, neon_attention, unasked}};
+#else
+constexpr Level levels[] = {{"none", [] () noexcept { return false; }, nullptr, nullptr, false}};
 #endif
 
 struct Choice {
@@ -50,7 +58,7 @@ Choice choose() {
     }
     std::string names;
     for (const Level & level : levels) {
-        if (any || strcmp(wish, level.name) == 0) {
+        if (any ? level.unasked : strcmp(wish, level.name) == 0) {
             if (level.present()) {
                 return {&level, ""};
             }

@@ -47,5 +47,6 @@ const Kernel * avx2_kernel(ggml_type type) noexcept;
 const Kernel * avx_vnni_kernel(ggml_type type) noexcept;
 const Kernel * avx512_vnni_kernel(ggml_type type) noexcept;
 const Kernel * avx512_bf16_kernel(ggml_type type) noexcept;
+const Kernel * neon_kernel(ggml_type type) noexcept;
 
 }  // namespace rim::kernels
