@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import instruction_sets
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -210,23 +211,11 @@ SHAPES = [(16, 256, 1), (40, 512, 3), (64, 768, 8), (65, 512, 9), (128, 256, 34)
 
 
 @needs_kernels
-@pytest.mark.parametrize("level", ["avx512", "avx-vnni", "avx2"])
+@pytest.mark.parametrize("level", instruction_sets.LEVELS)
 def test_every_instruction_set_gives_the_same_bits(level: str, tmp_path: Path) -> None:
     kinds = [kind for kind in TYPES if kind != "BF16"]
-    environment = os.environ | {"RIM_EDGE_KERNELS": level}
-    said = subprocess.run(
-        [sys.executable, "-c", "from rim_edge import _native; print(_native.kernels().reason)"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    if said:
-        assert "lacks these instructions" in said
-        pytest.skip(said)
     there = tmp_path / "products.npz"
-    here = str(Path(__file__).parent)
-    subprocess.run([sys.executable, "-c", PRODUCTS, there, *kinds], env=environment, cwd=here, check=True)
+    instruction_sets.run(level, PRODUCTS, there, *kinds)
     with np.load(there) as results:
         for kind in kinds:
             for rows, inner, n in SHAPES:
@@ -235,14 +224,7 @@ def test_every_instruction_set_gives_the_same_bits(level: str, tmp_path: Path) -
 
 
 def test_an_unknown_instruction_set_is_named() -> None:
-    said = subprocess.run(
-        [sys.executable, "-c", "from rim_edge import _native; print(_native.kernels().reason)"],
-        env=os.environ | {"RIM_EDGE_KERNELS": "mmx"},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert "RIM_EDGE_KERNELS=mmx is none of 0" in said
+    assert "RIM_EDGE_KERNELS=mmx is none of 0" in instruction_sets.reason("mmx")
 
 
 def test_what_is_active_is_said() -> None:

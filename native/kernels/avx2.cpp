@@ -25,6 +25,27 @@ RIM_INLINE __m256i widened(__m256i shorts) {
     return _mm256_madd_epi16(shorts, _mm256_set1_epi16(1));
 }
 
+// The same of quants less their offset.
+RIM_INLINE __m256i centred_times(__m256i w, __m256i four) {
+    const __m256i value = _mm256_xor_si256(w, _mm256_set1_epi8(static_cast<char>(0x80)));
+    return times(_mm256_abs_epi8(value), _mm256_sign_epi8(four, value));  // 128 * 127 * 2 = 32,512
+}
+
+template <Range range>
+struct Dot::Sum {
+    Pair sum;
+    Sum() = default;
+    RIM_INLINE explicit Sum(int32_t start) : sum{_mm256_set1_epi32(start), _mm256_set1_epi32(start)} {}
+    RIM_INLINE void add(Pair w, Pair four) {
+        sum.low = _mm256_add_epi32(sum.low, widened(product(w.low, four.low)));
+        sum.high = _mm256_add_epi32(sum.high, widened(product(w.high, four.high)));
+    }
+    RIM_INLINE Pair total(int32_t) const { return sum; }
+
+  private:
+    RIM_INLINE static __m256i product(__m256i w, __m256i four) { return range == Range::byte ? centred_times(w, four) : times(w, four); }
+};
+
 template <>
 struct Dot::Sum<Range::nibble> {
     Pair shorts;
@@ -37,36 +58,6 @@ struct Dot::Sum<Range::nibble> {
     RIM_INLINE Pair total(int32_t start) const {
         const __m256i from = _mm256_set1_epi32(start);
         return {_mm256_add_epi32(widened(shorts.low), from), _mm256_add_epi32(widened(shorts.high), from)};
-    }
-};
-
-template <>
-struct Dot::Sum<Range::signed_byte> {
-    Pair sum;
-    Sum() = default;
-    RIM_INLINE explicit Sum(int32_t start) : sum{_mm256_set1_epi32(start), _mm256_set1_epi32(start)} {}
-    RIM_INLINE void add(Pair w, Pair four) {
-        sum.low = _mm256_add_epi32(sum.low, widened(times(w.low, four.low)));
-        sum.high = _mm256_add_epi32(sum.high, widened(times(w.high, four.high)));
-    }
-    RIM_INLINE Pair total(int32_t) const { return sum; }
-};
-
-template <>
-struct Dot::Sum<Range::byte> {
-    Pair sum;
-    Sum() = default;
-    RIM_INLINE explicit Sum(int32_t start) : sum{_mm256_set1_epi32(start), _mm256_set1_epi32(start)} {}
-    RIM_INLINE void add(Pair w, Pair four) {
-        sum.low = _mm256_add_epi32(sum.low, widened(centred(w.low, four.low)));
-        sum.high = _mm256_add_epi32(sum.high, widened(centred(w.high, four.high)));
-    }
-    RIM_INLINE Pair total(int32_t) const { return sum; }
-
-  private:
-    RIM_INLINE static __m256i centred(__m256i w, __m256i four) {
-        const __m256i value = _mm256_xor_si256(w, _mm256_set1_epi8(static_cast<char>(0x80)));
-        return times(_mm256_abs_epi8(value), _mm256_sign_epi8(four, value));  // 128 * 127 * 2 = 32,512
     }
 };
 
