@@ -4,6 +4,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <utility>
+
 #include "bind.h"
 #include "errors.h"
 #include "kernels/buffer_type.h"
@@ -17,17 +19,22 @@ namespace {
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Rows = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
-nb::object product(const std::string & type, const Bytes & weights, const Rows & values, int32_t n_threads) {
-    const auto rows = static_cast<int64_t>(weights.shape(0));
-    const auto n_tokens = static_cast<int64_t>(values.shape(0));
-    auto * data = new std::vector<float>;
+template <size_t n>
+nb::object array_of(std::vector<float> && values, const size_t (&shape)[n]) {
+    auto * data = new std::vector<float>(std::move(values));
     const nb::capsule owner(data, [](void * p) noexcept { delete static_cast<std::vector<float> *>(p); });
+    return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<n>>(data->data(), n, shape, owner));
+}
+
+nb::object product(const std::string & type, const Bytes & weights, const Rows & values, int32_t n_threads) {
+    std::vector<float> result;
     {
         nb::gil_scoped_release release;
-        *data = rim::kernels::trial_product(type, weights.data(), static_cast<int64_t>(weights.size()), rows,
-                                            static_cast<int64_t>(values.shape(1)), values.data(), n_tokens, n_threads);
+        result = rim::kernels::trial_product(type, weights.data(), static_cast<int64_t>(weights.size()),
+                                             static_cast<int64_t>(weights.shape(0)), static_cast<int64_t>(values.shape(1)), values.data(),
+                                             static_cast<int64_t>(values.shape(0)), n_threads);
     }
-    return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(data->data(), {values.shape(0), weights.shape(0)}, owner));
+    return array_of(std::move(result), {values.shape(0), weights.shape(0)});
 }
 
 using Heads = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
@@ -42,14 +49,12 @@ nb::object attention(const Heads & queries, const Heads & keys, const Heads & va
         mask.shape(0) != queries.shape(0) || mask.shape(1) != keys.shape(0)) {
         throw rim::Error(rim::ErrorKind::option, "queries, keys, values and mask do not fit each other");
     }
-    auto * data = new std::vector<float>;
-    const nb::capsule owner(data, [](void * p) noexcept { delete static_cast<std::vector<float> *>(p); });
+    std::vector<float> result;
     {
         nb::gil_scoped_release release;
-        *data = rim::kernels::trial_attention(shape, queries.data(), keys.data(), values.data(), mask.data(), n_threads);
+        result = rim::kernels::trial_attention(shape, queries.data(), keys.data(), values.data(), mask.data(), n_threads);
     }
-    return nb::cast(
-        nb::ndarray<nb::numpy, float, nb::ndim<3>>(data->data(), {queries.shape(0), queries.shape(1), values.shape(2)}, owner));
+    return array_of(std::move(result), {queries.shape(0), queries.shape(1), values.shape(2)});
 }
 
 }  // namespace

@@ -57,9 +57,6 @@ class AttentionTraits : public TensorTraits {
         return true;
     }
     bool compute_forward(ComputeParams * params, ggml_tensor * op) override {
-        if (params->use_reference) {
-            return false;
-        }
         compute_attention(functions, *params, op);
         return true;
     }
