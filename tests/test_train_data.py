@@ -14,7 +14,7 @@ import pytest
 
 from train.data import draw, generate, main, split_of
 from train.kinds import KINDS, PRACTICE, problem
-from train.lexicon import words
+from train.lexicon import NAMES, words
 from train.problems import MAX_VALUE, Operation, Ref, canonical, evaluate
 
 ROOT = Path(__file__).parents[1]
@@ -74,6 +74,51 @@ def test_questions_about_the_same_facts_are_problems_of_their_own() -> None:
                 if not other.operations:
                     assert f" {other.stated} " in made.facts
     assert seen > 300
+
+
+def clauses_of(facts: str) -> list[tuple[int, list[str]]]:
+    """Where each clause about people ends, and the names in it."""
+    ends = re.finditer(rf"\.|,? and (?=(?:{'|'.join(NAMES)}) (?!together))|, (?=[A-Z])", facts)
+    clauses, start = [], 0
+    for end in ends:
+        clauses.append((end.start(), [word for word in re.findall(r"\w+", facts[start : end.start()]) if word in NAMES]))
+        start = end.end()
+    return clauses
+
+
+@pytest.mark.parametrize("kind", ["relations", "relations-branching", "relations-in-order"])
+def test_a_mark_stands_where_a_reader_knows_the_quantity(kind: str) -> None:
+    rng = random.Random(3)
+    seen: Counter[str] = Counter()
+    while sum(seen.values()) < 300:
+        made = draw(rng, "train", 4, kind=kind)
+        if not any(made.facts.startswith(name) for name in NAMES):
+            continue
+        marks = {mark.at: mark for mark in made.marks}
+        values = {re.findall("|".join(NAMES), other.asked)[0]: other for other in made.others if "toge" not in other.asked}
+        known: set[str] = set()
+        for end, (subject, *others) in clauses_of(made.facts):
+            knows = known.issuperset(others)
+            assert (end in marks) == knows, made.facts
+            seen["known" if knows else "not yet"] += 1
+            if knows:
+                known.add(subject)
+                asked = values.get(subject)
+                if asked is not None and len(re.findall("|".join(NAMES), asked.asked)) == 1:
+                    assert marks[end].value == asked.values[-1], (made.facts, subject)
+                    assert marks[end].depth <= len(asked.operations)
+    assert seen["known"] > 50 and (seen["not yet"] > 50) == (kind == "relations")
+
+
+def test_a_story_marks_its_running_quantity() -> None:
+    rng = random.Random(4)
+    for kind in ("story", "numbers"):
+        for _ in range(100):
+            made = draw(rng, "train", 4, kind=kind)
+            if made.facts:
+                assert all(re.match(r"\.| and |, ", made.facts[mark.at :]) for mark in made.marks)
+                assert made.marks[-1].value == made.values[-1] and made.marks[-1].at == len(made.facts) - 1
+                assert {mark.value for mark in made.marks} <= {*made.values, *map(int, re.findall(r"\d+", made.facts))}
 
 
 def test_numbers_of_the_solution_stand_in_the_question() -> None:

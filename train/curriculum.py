@@ -21,7 +21,9 @@ block learns to run through the steps, one per layer: the state at the end of bl
 layers, is to give r_{j+1} for j up to t, and the name of its owner where facts must be searched by name. It costs no
 position and nothing at inference; ``deep_weight=0`` gives the paper's losses alone. In the same way the state at the
 end of a sentence learns early whom it is about and to whom it refers, and the state at the end of the question who is
-asked for (*pointers*): finding the sentence that the question needs is then a comparison of two states.
+asked for (*pointers*): finding the sentence that the question needs is then a comparison of two states. Where a reader
+knows the sentence's quantity at its end, because all it builds on was told before, the state learns that quantity too,
+the deeper it lies the higher up (*told values*): blocks can take it from there.
 """
 
 from __future__ import annotations
@@ -45,10 +47,12 @@ DEEP_LAYERS = (5, 7, 8, 9, 10)  # after so many layers step 1, 2, … is to be k
 LATE_LAYERS = (6, 8, 9, 10)  # the same for LATE kinds, where a fact must be found before its step can be done
 EARLIER_WEIGHT = 0.25  # of a step in the blocks behind its own, as a part of the weight in its own
 NAME_WEIGHT = 0.5  # of the name of a step's owner, as a part of the weight of its value
-LATE = ("relations", "two-stories", "shop")
+LATE = ("relations", "relations-branching", "two-stories", "shop")
+VALUE_LAYERS = (4, 5, 7, 8, 9)  # after so many layers a told quantity is known that is 0, 1, … operations deep
 POINTER_LAYER = 3  # after so many layers it is to be known to whom a sentence refers, one higher whom it is about
 POINTED = (
     "relations",
+    "relations-branching",
     "relations-in-order",
     "two-stories",
     "shop",
@@ -220,6 +224,18 @@ def pointers(problem: Problem, facts: list[int], vocabulary: Vocabulary, weight:
                 taps.append(Tap(POINTER_LAYER, place, named[1], weight))
             named = []
     return taps
+
+
+def told_values(problem: Problem, vocabulary: Vocabulary, weight: float) -> list[Tap]:
+    """Taps on the facts: at the end of a clause the quantity that it gives, where it is known by then."""
+    if weight <= 0:
+        return []
+    place_at = {at: place for place, at in enumerate(vocabulary.starts(problem.facts))}
+    return [
+        Tap(VALUE_LAYERS[mark.depth], place_at[mark.at], vocabulary.value(mark.value)[0], weight)
+        for mark in problem.marks
+        if mark.depth < len(VALUE_LAYERS)
+    ]
 
 
 def starts_clause(tokens: list[int], entities: Container[int], verbs: Container[int]) -> bool:

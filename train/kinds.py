@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from train.lexicon import COLOURS, CONTAINERS, FOOD, ITEMS, MALE, NAMES, PAST
-from train.problems import MAX_VALUE, Draw, Operand, Problem, Ref, Rejected, needed
+from train.problems import MAX_VALUE, Draw, Mark, Operand, Problem, Ref, Rejected, needed
 
 
 @dataclass(frozen=True)
@@ -118,21 +119,76 @@ def _elliptic(rng: random.Random, sentence: str, other: str, before: str) -> str
     return sentence
 
 
-def _joined(rng: random.Random, sentences: list[str]) -> str:
-    """The sentences as a text; at times two are joined, as in "Tom has 5 pens and Ann has 3 more pens than Tom."."""
-    text = sentences[0]
-    for sentence in sentences[1:]:
-        if rng.random() < 0.12 and " and " not in text.rpartition(".")[0].rpartition(".")[2]:
-            link = rng.choice((" and ", ", and ", ", "))
-            lowered = sentence[0].lower() + sentence[1:] if sentence.startswith("The ") else sentence
-            text = text[:-1] + link + lowered
+@dataclass(frozen=True)
+class Fact:
+    """A sentence of the facts; where it gives a quantity: its value, how many operations deep it lies, whose it is, and
+    whose quantities (``needs``) must be known before."""
+
+    text: str
+    value: int | None = None
+    depth: int = 0
+    name: str = ""
+    needs: tuple[str, ...] = ()
+
+
+class Telling:
+    """The facts as a text that grows sentence by sentence, with the marks of what is known where."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.marks: list[Mark] = []
+        self.known: set[str] = set()
+
+    def add(self, fact: Fact, link: str = "", text: str | None = None) -> None:
+        """Append a fact, or ``text`` in its place, as a sentence of its own or after ``link``, such as " and "."""
+        text = fact.text if text is None else text
+        before = self.text[:-1] + link if link else self.text + " " if self.text else ""
+        self.text = before + text
+        if fact.value is not None and self.known.issuperset(fact.needs):
+            self.known.add(fact.name)
+            self.marks.append(Mark(len(self.text) - 1, fact.value, fact.depth))
+
+    @property
+    def sentence(self) -> str:
+        """The last sentence."""
+        return self.text.rpartition(".")[0].rpartition(".")[2]
+
+
+def _plain(facts: list[Fact]) -> Telling:
+    """Every fact a sentence of its own."""
+    telling = Telling()
+    for fact in facts:
+        telling.add(fact)
+    return telling
+
+
+def _joined(rng: random.Random, facts: list[Fact]) -> Telling:
+    """At times two facts in one sentence, as in "Tom has 5 pens and Ann has 3 more pens than Tom."."""
+    telling = Telling()
+    for fact in facts:
+        if telling.text and rng.random() < 0.12 and " and " not in telling.sentence:
+            lowered = fact.text[0].lower() + fact.text[1:] if fact.text.startswith("The ") else fact.text
+            telling.add(fact, rng.choice((" and ", ", and ", ", ")), lowered)
         else:
-            text += " " + sentence
-    return text
+            telling.add(fact)
+    return telling
 
 
-def relations(rng: random.Random, n_steps: int, max_value: int, shuffled: bool = True) -> Problem:
-    """A web of relations between people or boxes; the question decides what is asked."""
+def _told_by_the_way(rng: random.Random, facts: list[Fact], asides: list[Fact]) -> list[Fact]:
+    """``facts`` in their order, and each of ``asides`` somewhere behind what it needs."""
+    told = list(facts)
+    for aside in asides:
+        behind = 1 + max(place for place, fact in enumerate(told) if fact.name in aside.needs)
+        told.insert(rng.randint(behind, len(told)), aside)
+    return told
+
+
+def relations(rng: random.Random, n_steps: int, max_value: int, kind: str = "relations") -> Problem:
+    """A web of relations between people or boxes; the question decides what is asked.
+
+    ``relations``: a chain in any order, and what goes on behind its end; ``relations-branching``: told from the start
+    on, with branches that the question does not need; ``relations-in-order``: a chain from the start to the end.
+    """
     draw = Draw(rng, max_value)
     domain = rng.choice(DOMAINS)
     names = domain.entities(rng)
@@ -142,37 +198,40 @@ def relations(rng: random.Random, n_steps: int, max_value: int, shuffled: bool =
         ending = "total" if domain.difference is None or rng.random() < 0.6 else "difference"
 
     known: list[tuple[str, Operand]] = []
-    facts: list[str] = []
+    facts: list[Fact] = []
 
-    def relate(previous: tuple[str, Operand], record: Draw) -> tuple[str, Operand]:
-        """One more entity, related to ``previous``; its operation goes to ``record``."""
+    def tell(template: str, record: Draw, quantity: Operand, needs: tuple[str, ...], **fields: str | int) -> None:
         name = names.pop()
+        text = (partial(_relation, rng) if needs else _sentence)(template, a=name, items=items, **fields)
+        known.append((name, quantity))
+        facts.append(Fact(text, record.value(quantity), record.depth(quantity), name, needs))
+
+    def relate(previous: tuple[str, Operand], record: Draw) -> None:
+        """One more entity, related to ``previous``; its operation goes to ``record``."""
         b, source = previous
         choices = ["more", "fewer", "times", "half"] + (["both"] if domain.both and len(known) >= 2 else [])
-        kind = rng.choices(choices, [3, 3, 3, 2, 2][: len(choices)])[0]
-        if kind == "both":
+        relation = rng.choices(choices, [3, 3, 3, 2, 2][: len(choices)])[0]
+        name = names[-1]
+        if relation == "both":
             c, second = rng.choice([entry for entry in known if entry[0] != b])
-            facts.append(_relation(rng, domain.both or "", a=name, b=b, c=c, items=items))
-            return name, record.apply("+", source, second, name)
-        if kind == "half" and domain.half and record.value(source) % 2 == 0:
-            facts.append(_relation(rng, domain.half, a=name, b=b, items=items))
-            return name, record.apply("/", source, 2, name)
-        if kind == "times":
+            return tell(domain.both or "", record, record.apply("+", source, second, name), (b, c), b=b, c=c)
+        if relation == "half" and domain.half and record.value(source) % 2 == 0:
+            return tell(domain.half, record, record.apply("/", source, 2, name), (b,), b=b)
+        if relation == "times":
             factor = rng.randint(2, min(3, max(2, max_value // record.value(source))))
-            facts.append(_relation(rng, domain.times, a=name, b=b, items=items, n=rng.choice(TIMES_WORDS[factor])))
-            return name, record.apply("*", source, factor, name)
-        more = kind == "more" or record.value(source) < 4
+            words = rng.choice(TIMES_WORDS[factor])
+            return tell(domain.times, record, record.apply("*", source, factor, name), (b,), b=b, n=words)
+        more = relation == "more" or record.value(source) < 4
         number = record.number() if more else record.below(source)
-        facts.append(_relation(rng, domain.more if more else domain.fewer, a=name, b=b, items=items, n=number))
-        return name, record.apply("+" if more else "-", source, number, name)
+        quantity = record.apply("+" if more else "-", source, number, name)
+        return tell(domain.more if more else domain.fewer, record, quantity, (b,), b=b, n=number)
 
     start = rng.randint(2, 12)
-    known.append((names.pop(), start))
-    facts.append(_sentence(domain.base, a=known[0][0], items=items, n=start))
+    tell(domain.base, draw, start, (), n=start)
     for _ in range(n_steps - (ending != "plain")):
-        known.append(relate(known[-1], draw))
-        if not shuffled:
-            facts[-1] = _elliptic(rng, facts[-1], known[-2][0], facts[-2])
+        relate(known[-1], draw)
+        if kind == "relations-in-order":
+            facts[-1] = replace(facts[-1], text=_elliptic(rng, facts[-1].text, known[-2][0], facts[-2].text))
 
     last, earlier = known[-1], known[rng.randrange(len(known) - 1)]
     if ending == "total":
@@ -190,15 +249,20 @@ def relations(rng: random.Random, n_steps: int, max_value: int, shuffled: bool =
         question = rng.choice(domain.asks).format(a=last[0], items=items)
 
     side = draw.copy()
-    for _ in range(rng.choices((0, 1, 2), (5, 4, 1 if n_steps < 4 else 0))[0] if shuffled else 0):
-        known.append(relate(known[-1], side))
-    if shuffled:
+    if kind == "relations":
+        for _ in range(rng.choices((0, 1, 2), (5, 4, 1 if n_steps < 4 else 0))[0]):
+            relate(known[-1], side)
         rng.shuffle(facts)
+    elif kind == "relations-branching":
+        chain = len(facts)
+        for _ in range(rng.choices((1, 2), (2, 1))[0]):
+            relate(rng.choice(known), side)
+        facts = _told_by_the_way(rng, facts[:chain], facts[chain:])
     told = _joined(rng, facts)
-    kind = "relations" if shuffled else "relations-in-order"
+    marks = tuple(told.marks)
 
     def ask(asked: str, quantity: Ref, source: Draw) -> Problem:
-        return Problem(told, asked, needed(source.operations, quantity), kind)
+        return Problem(told.text, asked, needed(source.operations, quantity), kind, marks=marks)
 
     others = []
     for name, quantity in known:
@@ -212,7 +276,8 @@ def relations(rng: random.Random, n_steps: int, max_value: int, shuffled: bool =
         except Rejected:
             continue
         others.append(ask(rng.choice(domain.total).format(a=a, b=b, items=items), quantity, more))
-    return Problem(told, question, tuple(draw.operations), kind, _distinct(question, others))
+    operations = tuple(draw.operations)
+    return Problem(told.text, question, operations, kind, _distinct(question, others), marks=marks)
 
 
 def _distinct(asked: str, others: list[Problem]) -> tuple[Problem, ...]:
@@ -259,30 +324,35 @@ class Thread:
         self.subject = self.pronoun if alone and rng.random() < 0.5 else name
         self.quantity: Operand = rng.randint(3, 12)
 
+    def fact(self, text: str) -> Fact:
+        """A sentence behind which the running quantity is known."""
+        return Fact(text, self.draw.value(self.quantity), self.draw.depth(self.quantity))
+
     def tell(self, text: str) -> str:
         """A sentence in the story's tense."""
         if self.past:
             text = " ".join(PAST.get(word, word) for word in text.split(" "))
         return _sentence(text)
 
-    def opening(self) -> str:
+    def opening(self) -> Fact:
         has = f"{self.name} has {self.draw.value(self.quantity)} {self.items}"
         if self.alone and self.rng.random() < 0.1:
             things = self.rng.choice([many for _, many in ITEMS if many != self.items])
             has += f" and {self.rng.randint(2, 9)} {things}"
-        return self.tell(has + ".")
+        return self.fact(self.tell(has + "."))
 
-    def boxes(self) -> str:
+    def boxes(self) -> Fact:
         """An opening that is itself a step: some containers with as many things each."""
         count, each = self.draw.number(2, 4), self.draw.number(2, 6)
         self.quantity = self.draw.apply("*", count, each)
         one, many = self.rng.choice(CONTAINERS)
         if self.rng.random() < 0.3:
             first = self.tell(f"{self.name} has {count} {many} of {self.items}.")
-            return f"{first} {self.tell(f'{self.subject} has {each} {self.items} in each {one}.')}"
-        return self.tell(f"{self.name} has {count} {many} with {each} {self.items} each.")
+            second = self.tell(f"{self.subject} has {each} {self.items} in each {one}.")
+            return self.fact(f"{first} {second}")
+        return self.fact(self.tell(f"{self.name} has {count} {many} with {each} {self.items} each."))
 
-    def event(self, steps_left: int) -> tuple[str, int]:
+    def event(self, steps_left: int) -> tuple[Fact, int]:
         """One event: its sentence and how many steps it took."""
         rng, draw, subject = self.rng, self.draw, self.subject
         other = rng.choice(self.others)
@@ -292,10 +362,10 @@ class Thread:
             bought = draw.apply("*", count, each)
             self.quantity = draw.apply("+", self.quantity, bought)
             container = rng.choice(CONTAINERS)[1]
-            return self.tell(f"{subject} buys {count} {container} with {each} {self.items} each."), 2
+            return self.fact(self.tell(f"{subject} buys {count} {container} with {each} {self.items} each.")), 2
         if roll < 0.25 and draw.value(self.quantity) % 2 == 0:
             self.quantity = draw.apply("/", self.quantity, 2)
-            return self.tell(f"{subject} gives half of the {self.items} to {other}."), 1
+            return self.fact(self.tell(f"{subject} gives half of the {self.items} to {other}.")), 1
         gains = roll < 0.6 or draw.value(self.quantity) < 4
         number = draw.number() if gains else draw.below(self.quantity)
         self.quantity = draw.apply("+" if gains else "-", self.quantity, number)
@@ -305,7 +375,7 @@ class Thread:
         text = template.format(a=subject, x=other, n=number, items=self.items, more=more)
         if self.alone and rng.random() < 0.15:
             text = text.replace(" " + self.items, "", 1)
-        return self.tell(("then " if rng.random() < 0.2 else "") + text), 1
+        return self.fact(self.tell(("then " if rng.random() < 0.2 else "") + text)), 1
 
     def question(self) -> str:
         name = self.pronoun if self.subject != self.name and self.rng.random() < 0.3 else self.name
@@ -316,21 +386,21 @@ class Thread:
         ending = self.rng.choice(("have now", "have left", "have in the end", "have"))
         return f"How many {self.items} does {name} {ending}?"
 
-    def sharing(self) -> tuple[str, str]:
+    def sharing(self) -> tuple[Fact, str]:
         """A last step that shares the quantity out equally: fact and question."""
         value = self.draw.value(self.quantity)
         friends = self.rng.choice([n for n in range(2, 6) if value % n == 0 and value // n > 1] or [0])
         if not friends:
             raise Rejected
-        self.draw.apply("/", self.quantity, friends)
+        self.quantity = self.draw.apply("/", self.quantity, friends)
         if self.rng.random() < 0.5:
             return (
-                self.tell(f"{self.name} shares the {self.items} equally among {friends} friends."),
+                self.fact(self.tell(f"{self.name} shares the {self.items} equally among {friends} friends.")),
                 f"How many {self.items} does each friend get?",
             )
         jars = self.rng.choice(CONTAINERS)
         return (
-            self.tell(f"{self.name} puts the {self.items} equally into {friends} {jars[1]}."),
+            self.fact(self.tell(f"{self.name} puts the {self.items} equally into {friends} {jars[1]}.")),
             f"How many {self.items} are in each {jars[0]}?",
         )
 
@@ -342,7 +412,7 @@ def story(rng: random.Random, n_steps: int, max_value: int, second: bool = False
     items = rng.choice(ITEMS)[1]
     past = rng.random() < 0.3
     main = Thread(rng, draw, names.pop(), items, names[:2], not second, past)
-    facts: list[str] = []
+    facts: list[Fact] = []
     left = n_steps
     if left >= 2 and rng.random() < 0.25:
         facts.append(main.boxes())
@@ -351,38 +421,40 @@ def story(rng: random.Random, n_steps: int, max_value: int, second: bool = False
         facts.append(main.opening())
     sharing = left >= 2 and rng.random() < 0.2
     while left - sharing > 0:
-        text, used = main.event(left - sharing)
-        facts.append(text)
+        told, used = main.event(left - sharing)
+        facts.append(told)
         left -= used
     if sharing:
         fact, question = main.sharing()
         facts.append(fact)
     else:
         question = main.question()
+    operations = tuple(draw.operations)
     if not second:
-        return Problem(_linked(rng, facts, main.subject), question, tuple(draw.operations), "story")
+        telling = _linked(rng, facts, main.subject)
+        return Problem(telling.text, question, operations, "story", marks=tuple(telling.marks))
     side = Draw(rng, max_value)
     things = items if rng.random() < 0.5 else rng.choice(ITEMS)[1]
     other = Thread(rng, side, names.pop(), things, names[:2], False, past)
-    told = [other.opening()] + [other.event(1)[0] for _ in range(rng.randint(0, 2))]
-    text = " ".join(_interleave(rng, facts, told))
-    operations = tuple(side.operations)
-    others = (Problem(text, other.question(), operations, "two-stories"),) if operations else ()
-    return Problem(text, question, tuple(draw.operations), "two-stories", others)
+    aside = [other.opening()] + [other.event(1)[0] for _ in range(rng.randint(0, 2))]
+    telling = _plain(_interleave(rng, facts, aside))
+    text, marks, side_operations = telling.text, tuple(telling.marks), tuple(side.operations)
+    asides = [Problem(text, other.question(), side_operations, "two-stories", marks=marks)] if side_operations else []
+    return Problem(text, question, operations, "two-stories", tuple(asides), marks=marks)
 
 
-def _linked(rng: random.Random, sentences: list[str], subject: str) -> str:
-    """One person's events as a text; at times two in one sentence, as in "Tom has 5 pens and finds 3 pens."."""
-    text, opening = sentences[0], _sentence(subject) + " "
-    for sentence in sentences[1:]:
-        if sentence.startswith(opening) and rng.random() < 0.12:
-            text = text[:-1] + " and " + sentence[len(opening) :]
+def _linked(rng: random.Random, facts: list[Fact], subject: str) -> Telling:
+    """One person's events; at times two in one sentence, as in "Tom has 5 pens and finds 3 pens."."""
+    telling, opening = Telling(), _sentence(subject) + " "
+    for fact in facts:
+        if telling.text and fact.text.startswith(opening) and rng.random() < 0.12:
+            telling.add(fact, " and ", fact.text[len(opening) :])
         else:
-            text += " " + sentence
-    return text
+            telling.add(fact)
+    return telling
 
 
-def _interleave(rng: random.Random, first: list[str], second: list[str]) -> list[str]:
+def _interleave(rng: random.Random, first: list[Fact], second: list[Fact]) -> list[Fact]:
     """Both lists in one, each in its own order."""
     places = [0] * len(first) + [1] * len(second)
     rng.shuffle(places)
@@ -405,30 +477,32 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     n_relations = n_steps - left_question - (3 if two else 1)
 
     price: list[tuple[tuple[str, str], Operand]] = []
-    facts: list[str] = []
+    facts: list[Fact] = []
+
+    def tell(template: str, record: Draw, cost: Operand, needs: tuple[str, ...] = (), **fields: str | int) -> None:
+        item = goods.pop()
+        price.append((item, cost))
+        text = _sentence(template, a=_article(item[0]), **fields)
+        facts.append(Fact(text, record.value(cost), record.depth(cost), item[0], needs))
 
     def relate(previous: tuple[tuple[str, str], Operand], record: Draw) -> None:
-        item = goods.pop()
-        a, b = _article(item[0]), _article(previous[0][0])
+        (base, _), source = previous
+        one, b, needs = goods[-1][0], _article(base), (base,)
         kind = rng.choice(("more", "less", "times", "half"))
-        if kind == "half" and record.value(previous[1]) % 2 == 0:
-            facts.append(_sentence("{a} costs half as much as {b}.", a=a, b=b))
-            price.append((item, record.apply("/", previous[1], 2, item[0])))
-            return
+        if kind == "half" and record.value(source) % 2 == 0:
+            return tell("{a} costs half as much as {b}.", record, record.apply("/", source, 2, one), needs, b=b)
         if kind == "times":
             factor = rng.randint(2, 3)
-            facts.append(_sentence("{a} costs {n} as much as {b}.", a=a, n=rng.choice(TIMES_WORDS[factor]), b=b))
-            price.append((item, record.apply("*", previous[1], factor, item[0])))
-            return
-        if kind == "half" or record.value(previous[1]) < 4:
+            cost, words = record.apply("*", source, factor, one), rng.choice(TIMES_WORDS[factor])
+            return tell("{a} costs {n} as much as {b}.", record, cost, needs, n=words, b=b)
+        if kind == "half" or record.value(source) < 4:
             kind = "more"
-        number = draw.number() if kind == "more" else record.below(previous[1])
-        facts.append(_sentence("{a} costs {n} dollars {kind} than {b}.", a=a, n=number, kind=kind, b=b))
-        price.append((item, record.apply("+" if kind == "more" else "-", previous[1], number, item[0])))
+        number = draw.number() if kind == "more" else record.below(source)
+        cost = record.apply("+" if kind == "more" else "-", source, number, one)
+        return tell("{a} costs {n} dollars {kind} than {b}.", record, cost, needs, n=number, kind=kind, b=b)
 
     start = draw.number(2, 12)
-    price.append((goods.pop(), start))
-    facts.append(_sentence("{a} costs {n} dollars.", a=_article(price[0][0][0]), n=start))
+    tell("{a} costs {n} dollars.", draw, start, n=start)
     for _ in range(n_relations):
         relate(price[-1], draw)
     count = draw.number(2, 6)
@@ -436,8 +510,8 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     basket = [(main, count)]
     if two:
         if len(price) == 1:
-            price.append((goods.pop(), draw.number(2, 12)))
-            facts.append(_sentence("{a} costs {n} dollars.", a=_article(price[1][0][0]), n=draw.value(price[1][1])))
+            second = draw.number(2, 12)
+            tell("{a} costs {n} dollars.", draw, second, n=second)
             basket.append((price[1], draw.number(2, 4)))
         else:
             basket.append((price[rng.randrange(len(price) - 1)], draw.number(2, 4)))
@@ -452,8 +526,9 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
             raise Rejected
         money = rng.randint(draw.value(paid) + 1, max_value)
         draw.apply("-", money, paid)
-        facts.insert(rng.choice((0, len(facts))), f"{name} has {money} dollars.")
-    told = " ".join(facts)
+        facts.insert(rng.choice((0, len(facts))), Fact(f"{name} has {money} dollars."))
+    told = _plain(facts)
+    marks = tuple(told.marks)
     endings = (f"How much does {pronoun} pay?", f"How many dollars does {pronoun} pay?")
 
     def buys(basket: Basket, asks_left: bool) -> str:
@@ -476,8 +551,9 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
                 quantity = more.apply("-", money, quantity)
         except Rejected:
             continue
-        others.append(Problem(told, buys(other, asks_left), needed(more.operations, quantity), "shop"))
-    return Problem(told, asked, tuple(draw.operations), "shop", _distinct(asked, others))
+        operations = needed(more.operations, quantity)
+        others.append(Problem(told.text, buys(other, asks_left), operations, "shop", marks=marks))
+    return Problem(told.text, asked, tuple(draw.operations), "shop", _distinct(asked, others), marks=marks)
 
 
 COST_QUESTIONS = (
@@ -516,7 +592,7 @@ def numbers(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     draw = Draw(rng, max_value)
     start = rng.randint(2, max_value)
     quantity: Operand = start
-    facts = [f"{rng.choice(('Start with', 'Take'))} {start}."]
+    facts = [Fact(f"{rng.choice(('Start with', 'Take'))} {start}.", start)]
     for _ in range(n_steps):
         value = draw.value(quantity)
         op = rng.choice("+-*/")
@@ -542,11 +618,12 @@ def numbers(rng: random.Random, n_steps: int, max_value: int) -> Problem:
             if number == 2 and op in "*/" and rng.random() < 0.5:
                 asked = f"What is {'twice' if op == '*' else 'half of'} {start}?"
             return Problem("", asked, tuple(draw.operations), "numbers")
-        facts.append(fact.format(b=number))
+        facts.append(Fact(fact.format(b=number), draw.value(quantity), draw.depth(quantity)))
     if n_steps > 1 and all(step.op in "+-" for step in draw.operations[1:]) and rng.random() < 0.6:
         terms = " ".join(f"{OPERATORS[step.op]} {step.right}" for step in draw.operations)
         return Problem("", f"What is {start} {terms}?", tuple(draw.operations), "numbers")
-    return Problem(" ".join(facts), "What is the result?", tuple(draw.operations), "numbers")
+    told = _plain(facts)
+    return Problem(told.text, "What is the result?", tuple(draw.operations), "numbers", marks=tuple(told.marks))
 
 
 def lookup(rng: random.Random, n_steps: int, max_value: int) -> Problem:
@@ -563,13 +640,15 @@ def lookup(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     items = rng.choice(ITEMS)[1]
     count = rng.choices((2, 3, 4, 5, 6), (4, 4, 2, 1, 1))[0]
     known = [(names.pop(), rng.randint(2, max_value // 2)) for _ in range(count)]
-    told = " ".join(_sentence(domain.base, a=name, n=number, items=items) for name, number in known)
+    told = _plain([Fact(_sentence(domain.base, a=name, n=number, items=items), number) for name, number in known])
+    marks = tuple(told.marks)
     others = []
     for name, number in known:
         ask = rng.choice(domain.asks)
         begun = ask[: ask.index("{a}") + 3]
         for kind, text in (("lookup", ask), ("recall", begun), ("recall", "{a}")):
-            others.append(Problem(told, _sentence(text, a=name, items=items), (), kind, stated=number))
+            asked = _sentence(text, a=name, items=items)
+            others.append(Problem(told.text, asked, (), kind, stated=number, marks=marks))
     (a, first), (b, second) = rng.sample(known, 2)
     if domain.difference and first > second and rng.random() < 0.5:
         draw.apply("-", first, second)
@@ -577,16 +656,17 @@ def lookup(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     else:
         draw.apply("+", first, second)
         asked = rng.choice(domain.total).format(a=a, b=b, items=items)
-    return Problem(told, asked, tuple(draw.operations), "lookup", tuple(others))
+    return Problem(told.text, asked, tuple(draw.operations), "lookup", tuple(others), marks=marks)
 
 
 Maker = Callable[[random.Random, int, int], Problem]
 
 KINDS: dict[str, tuple[float, Maker]] = {
-    "relations": (0.34, relations),
-    "relations-in-order": (0.2, lambda rng, n, high: relations(rng, n, high, shuffled=False)),
+    "relations": (0.17, relations),
+    "relations-branching": (0.17, partial(relations, kind="relations-branching")),
+    "relations-in-order": (0.2, partial(relations, kind="relations-in-order")),
     "story": (0.23, story),
-    "two-stories": (0.06, lambda rng, n, high: story(rng, n, high, second=True)),
+    "two-stories": (0.06, partial(story, second=True)),
     "shop": (0.12, shop),
     "numbers": (0.05, numbers),
 }

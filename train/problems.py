@@ -36,11 +36,22 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """What a reader who goes through the facts once knows at character ``at`` of them, where a clause ends: the
+    quantity that the clause is about, ``depth`` operations (0: stated as a number) after the numbers of the text."""
+
+    at: int
+    value: int
+    depth: int
+
+
+@dataclass(frozen=True)
 class Problem:
     """Facts, what is asked about them, and the operations that answer it, in solving order; the last gives the answer.
 
     ``others`` are further problems about the same facts; training asks some of them beside this one. A problem without
-    operations asks for a number that the facts state, ``stated``: looking up alone, for training.
+    operations asks for a number that the facts state, ``stated``: looking up alone, for training. ``marks`` lie in the
+    facts, for training too.
     """
 
     facts: str
@@ -49,6 +60,7 @@ class Problem:
     kind: str
     others: tuple[Problem, ...] = ()
     stated: int = 0
+    marks: tuple[Mark, ...] = ()
 
     @property
     def question(self) -> str:
@@ -150,6 +162,13 @@ class Draw:
 
     def value(self, operand: Operand) -> int:
         return operand if isinstance(operand, int) else self.values[operand.index]
+
+    def depth(self, operand: Operand) -> int:
+        """How many operations lie between the numbers of the text and ``operand``, on the longest way."""
+        if isinstance(operand, int):
+            return 0
+        step = self.operations[operand.index]
+        return 1 + max(self.depth(step.left), self.depth(step.right))
 
     def number(self, low: int = 2, high: int = 7) -> int:
         """A number for the text. Raises Rejected for an empty range."""

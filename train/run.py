@@ -44,6 +44,7 @@ from train.curriculum import (
     loss_sum,
     pointers,
     refinement,
+    told_values,
 )
 from train.data import draw, split_of
 from train.evaluate import accuracy, held_out
@@ -127,7 +128,8 @@ def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: floa
             branches = [refinement(p, vocabulary, deep) for p in problems]
         branches += [direct(p, vocabulary) for p in recalls]
         facts = vocabulary.encode(main.facts)
-        sample = Sample(facts, branches, pointers(main, facts, vocabulary, 0.8 * deep))
+        taps = pointers(main, facts, vocabulary, 0.8 * deep) + told_values(main, vocabulary, 0.8 * deep)
+        sample = Sample(facts, branches, taps)
         positions += sample.length
         if options.control:
             sample = Sample(sample.facts, [CONTROLS[options.control](p, vocabulary) for p in problems + recalls])

@@ -131,6 +131,10 @@ class Vocabulary:
         """Ids of a text of the closed language, equal to the full tokenizer's. Raises KeyError for an unknown word."""
         return [self.ids[piece.replace(" ", SPACE)] for piece in _PIECES.findall(text)]
 
+    def starts(self, text: str) -> list[int]:
+        """For each token of a text of the closed language, the character at which it starts."""
+        return [piece.start() for piece in _PIECES.finditer(text)]
+
     def value(self, number: int) -> list[int]:
         """A readout's tokens for a value in 0..MAX_VALUE: one token, then end of text. Raises KeyError for others."""
         return [self.ids[str(number)], self.end_of_text_id]

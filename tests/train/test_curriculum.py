@@ -15,6 +15,7 @@ from train.curriculum import (
     LATE_LAYERS,
     NAME_WEIGHT,
     POINTER_LAYER,
+    VALUE_LAYERS,
     Branch,
     Readout,
     Sample,
@@ -29,11 +30,12 @@ from train.curriculum import (
     pointers,
     readouts_correct,
     refinement,
+    told_values,
 )
 from train.data import draw
 from train.evaluate import chain_accuracy
 from train.model import Llama, ModelConfig
-from train.problems import Operation, Problem, Ref
+from train.problems import Mark, Operation, Problem, Ref
 from train.run import CONTROLS, Options, batch_of
 from train.tokenizer import Vocabulary, build_json
 
@@ -247,6 +249,18 @@ def test_pointers_name_the_subject_of_each_clause(vocabulary: Vocabulary) -> Non
         (".", 1, "ĠLeo"),
         (".", 0, "ĠMax"),
     ]
+
+
+def test_a_told_quantity_is_learnt_at_the_end_of_its_clause(vocabulary: Vocabulary) -> None:
+    facts = "Tom has 12 pens and finds 3 more. He gives half of the pens to Ann."
+    ends = [facts.index(" and"), facts.index(". He"), len(facts) - 1]
+    marks = tuple(Mark(at, value, depth) for depth, (at, value) in enumerate(zip(ends, (12, 15, 7), strict=True)))
+    made = Problem(facts, "", (), "story", marks=(*marks, Mark(0, 1, len(VALUE_LAYERS))))
+    name = {token: text for text, token in vocabulary.ids.items()}
+    tokens = vocabulary.encode(facts)
+    seen = [(name[tokens[tap.place]], tap.layer, name[tap.token]) for tap in told_values(made, vocabulary, 1.0)]
+    assert seen == [("Ġand", VALUE_LAYERS[0], "12"), (".", VALUE_LAYERS[1], "15"), (".", VALUE_LAYERS[2], "7")]
+    assert told_values(made, vocabulary, 0.0) == []
 
 
 def test_a_shop_question_points_at_what_is_bought(vocabulary: Vocabulary) -> None:
