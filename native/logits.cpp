@@ -61,7 +61,7 @@ void add_stretch(const float * logits, int n, float max, double & sum, double & 
             const float e = exp_negative(x);
             sums[l] += e;
             if (with_entropy) {
-                products[l] += (x > -87.0f ? x : 0.0f) * e;
+                products[l] += (x > -87.0f ? x : -87.0f) * e;  // e is 0 there
             }
         }
     }
@@ -70,7 +70,7 @@ void add_stretch(const float * logits, int n, float max, double & sum, double & 
         const float e = exp_negative(x);
         sums[0] += e;
         if (with_entropy) {
-            products[0] += (x > -87.0f ? x : 0.0f) * e;
+            products[0] += (x > -87.0f ? x : -87.0f) * e;
         }
     }
     for (int l = 0; l < lanes; ++l) {
@@ -81,7 +81,14 @@ void add_stretch(const float * logits, int n, float max, double & sum, double & 
 
 }  // namespace
 
-RowStats row_stats(const float * logits, int32_t n_vocab, bool entropy) {
+// Where the loader can choose: compiled for wider registers, too, with the same operations in the same order (-ffp-contract=off).
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
+#define RIM_ANY_WIDTH __attribute__((target_clones("avx512f", "avx2", "default"), flatten))
+#else
+#define RIM_ANY_WIDTH
+#endif
+
+RIM_ANY_WIDTH RowStats row_stats(const float * logits, int32_t n_vocab, bool entropy) {
     RowStats stats;
     stats.max = row_max(logits, n_vocab);
     double sum = 0;

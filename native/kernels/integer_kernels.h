@@ -106,7 +106,7 @@ void few(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_
             const uint8_t * const bytes = tile + static_cast<size_t>(block) * Type::quant_bytes;
 #pragma GCC unroll 8
             for (size_t line = 0; line < Type::quant_bytes; line += 64) {
-                __builtin_prefetch(bytes + 2048 + line, 0, 3);
+                __builtin_prefetch(bytes + 4096 + line, 0, 1);
             }
             typename Isa::Bytes w[groups];
             Type::quants(bytes, w);
