@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-LEVELS = ("avx512", "avx-vnni", "avx2")
+LEVELS = ("amx", "avx512", "avx-vnni", "avx2")
 _RUN = [sys.executable, "-c"]
 
 

@@ -207,7 +207,7 @@ for kind in sys.argv[2:]:
         results[f"{kind}/{rows}/{n}"] = tests.product(kind, data, tests.activations(n, inner))
 np.savez(sys.argv[1], **results)
 """
-SHAPES = [(16, 256, 1), (40, 512, 3), (64, 768, 8), (65, 512, 9), (128, 256, 34)]
+SHAPES = [(16, 256, 1), (40, 512, 3), (64, 768, 8), (65, 512, 9), (112, 768, 16), (128, 256, 34)]
 
 
 @needs_kernels
@@ -221,6 +221,21 @@ def test_every_instruction_set_gives_the_same_bits(level: str, tmp_path: Path) -
             for rows, inner, n in SHAPES:
                 mine = product(kind, bytes_of(kind, rows, inner, seed=n), activations(n, inner))
                 assert np.array_equal(mine, results[f"{kind}/{rows}/{n}"]), (kind, rows, inner, n)
+
+
+@needs_kernels
+@pytest.mark.parametrize("level", ["amx", "avx512"])
+def test_bf16_with_each_instruction_set(level: str, tmp_path: Path) -> None:
+    if "BF16" not in TYPES:
+        pytest.skip("this processor does not multiply BF16")
+    there = tmp_path / "products.npz"
+    instruction_sets.run(level, PRODUCTS, there, "BF16")
+    with np.load(there) as results:
+        for rows, inner, n in SHAPES:
+            data, values = bytes_of("BF16", rows, inner, seed=n), activations(n, inner)
+            weights, inputs = weights_of("BF16", data), seen("BF16", values)
+            error = np.abs(results[f"BF16/{rows}/{n}"] - inputs @ weights.T)
+            assert (error <= 3e-6 * (np.abs(inputs) @ np.abs(weights).T)).all()
 
 
 def test_an_unknown_instruction_set_is_named() -> None:

@@ -128,7 +128,7 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
 }  // namespace
 
 const Kernel * avx512_bf16_kernel(ggml_type type) noexcept {
-    static constexpr Kernel kernel{"AVX-512 BF16", &prepared_bytes, &prepare, &multiply};
+    static constexpr Kernel kernel{"AVX-512 BF16", &prepared_bytes, &prepare, &multiply, panel_tokens};
     return type == GGML_TYPE_BF16 ? &kernel : nullptr;
 }
 

@@ -1,6 +1,12 @@
 // instructions.cpp: asks the compiler's run-time support, which reads cpuid and whether the system saves the wide registers.
 #include "instructions.h"
 
+#if defined(RIM_KERNELS_X86) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #if defined(RIM_KERNELS_NEON) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -28,8 +34,37 @@ bool has_avx512_bf16() noexcept {
     return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16");
 }
 
+#if defined(__linux__) && defined(__x86_64__)
+
+namespace {
+
+// Linux gives a process its tiles' memory when it asks for it.
+bool may_use_tiles() noexcept {
+    constexpr long request_permission = 0x1023, tile_data = 18;
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+}
+
+}  // namespace
+
+bool has_amx_bf16() noexcept {
+    constexpr unsigned bf16 = 1u << 22, tiles = 1u << 24, needed = bf16 | tiles;
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    return has_avx512_bf16() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & needed) == needed && may_use_tiles();
+}
+
 #else
 
+bool has_amx_bf16() noexcept {
+    return false;
+}
+
+#endif
+
+#else
+
+bool has_amx_bf16() noexcept {
+    return false;
+}
 bool has_avx2() noexcept {
     return false;
 }

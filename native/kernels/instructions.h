@@ -15,6 +15,9 @@ bool has_avx512_vnni() noexcept;
 // The same and BF16.
 bool has_avx512_bf16() noexcept;
 
+// The same and AMX for BF16, which the system lets this process use.
+bool has_amx_bf16() noexcept;
+
 // NEON with its dot product of bytes.
 bool has_neon_dot() noexcept;
 

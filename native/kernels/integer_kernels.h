@@ -401,7 +401,7 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
 
 template <class Isa, class Type>
 const Kernel * kernel() {
-    static constexpr Kernel kernel{Isa::name, &prepared_bytes<Type>, &prepare<Isa, Type>, &multiply<Isa, Type>};
+    static constexpr Kernel kernel{Isa::name, &prepared_bytes<Type>, &prepare<Isa, Type>, &multiply<Isa, Type>, 2 * Isa::many_tokens};
     return &kernel;
 }
 

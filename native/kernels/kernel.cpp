@@ -22,6 +22,10 @@ struct Level {
 };
 
 #if defined(RIM_KERNELS_X86)
+const Kernel * amx_kernel(ggml_type type) noexcept {
+    return type == GGML_TYPE_BF16 ? amx_bf16_kernel(type) : avx512_vnni_kernel(type);
+}
+
 const Kernel * avx512_kernel(ggml_type type) noexcept {
     if (type == GGML_TYPE_BF16) {
         return has_avx512_bf16() ? avx512_bf16_kernel(type) : nullptr;
@@ -30,6 +34,7 @@ const Kernel * avx512_kernel(ggml_type type) noexcept {
 }
 
 constexpr Level levels[] = {  // the best first
+    {"amx", has_amx_bf16, amx_kernel, avx512_attention, true},
     {"avx512", has_avx512_vnni, avx512_kernel, avx512_attention, true},
     {"avx-vnni", has_avx_vnni, avx_vnni_kernel, avx2_attention, true},
     {"avx2", has_avx2, avx2_kernel, avx2_attention, true},

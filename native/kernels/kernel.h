@@ -33,6 +33,7 @@ struct Kernel {
     void (*prepare)(const float * values, int64_t token, int64_t first, int64_t end, const Prepared & prepared);
     // out[token * out_stride + row] of a part.
     void (*multiply)(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride);
+    int64_t token_step;  // parts begin at multiples of it, where there are more than 8 tokens
 };
 
 // The kernel for a type of the instruction set in use, nullptr where it has none.
@@ -47,6 +48,7 @@ const Kernel * avx2_kernel(ggml_type type) noexcept;
 const Kernel * avx_vnni_kernel(ggml_type type) noexcept;
 const Kernel * avx512_vnni_kernel(ggml_type type) noexcept;
 const Kernel * avx512_bf16_kernel(ggml_type type) noexcept;
+const Kernel * amx_bf16_kernel(ggml_type type) noexcept;
 const Kernel * neon_kernel(ggml_type type) noexcept;
 
 }  // namespace rim::kernels

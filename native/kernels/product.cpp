@@ -22,7 +22,7 @@ struct Chunks {
     int64_t tiles, tokens;  // of one chunk
     int64_t across, count;  // chunks that share tiles; all
 
-    Chunks(int64_t n_tiles, int64_t n_tokens, int n_threads) {
+    Chunks(int64_t n_tiles, int64_t n_tokens, int64_t token_step, int n_threads) {
         constexpr int64_t per_thread = 6;  // so that a thread that was interrupted holds nobody up for long
         const int64_t wanted = per_thread * n_threads;
         if (n_tokens <= 8) {  // reading weights is all that takes time: long runs of them
@@ -34,7 +34,7 @@ struct Chunks {
             tiles = n_threads > 1 && n_tiles < 16 * n_threads ? 2 : 4;
             const int64_t groups = (n_tiles + tiles - 1) / tiles;
             const int64_t parts = std::clamp<int64_t>((wanted + groups - 1) / groups, 1, std::max<int64_t>(n_tokens / 24, 1));
-            tokens = rounded_up<int64_t>((n_tokens + parts - 1) / parts, 6);
+            tokens = rounded_up<int64_t>((n_tokens + parts - 1) / parts, token_step);
         }
         across = (n_tokens + tokens - 1) / tokens;
         count = (n_tiles + tiles - 1) / tiles * across;
@@ -90,7 +90,7 @@ void compute_product(const Functions & functions, const ggml_private::ComputePar
     }
     functions.barrier(params.threadpool);
 
-    const Chunks chunks(shape.n_tiles, shape.n_tokens, params.n_threads);
+    const Chunks chunks(shape.n_tiles, shape.n_tokens, kernel.token_step, params.n_threads);
     const auto * const tiles = static_cast<const uint8_t *>(shape.weights->data);
     auto * const out = static_cast<float *>(op->data);
     const size_t out_stride = op->nb[1] / sizeof(float);
