@@ -81,7 +81,9 @@ def clauses_of(facts: str) -> list[tuple[int, list[str]]]:
     ends = re.finditer(rf"\.|,? and (?=(?:{'|'.join(NAMES)}) (?!together))|, (?=[A-Z])", facts)
     clauses, start = [], 0
     for end in ends:
-        clauses.append((end.start(), [word for word in re.findall(r"\w+", facts[start : end.start()]) if word in NAMES]))
+        clauses.append(
+            (end.start(), [word for word in re.findall(r"\w+", facts[start : end.start()]) if word in NAMES])
+        )
         start = end.end()
     return clauses
 
@@ -95,7 +97,9 @@ def test_a_mark_stands_where_a_reader_knows_the_quantity(kind: str) -> None:
         if not any(made.facts.startswith(name) for name in NAMES):
             continue
         marks = {mark.at: mark for mark in made.marks}
-        values = {re.findall("|".join(NAMES), other.asked)[0]: other for other in made.others if "toge" not in other.asked}
+        values = {
+            re.findall("|".join(NAMES), other.asked)[0]: other for other in made.others if "toge" not in other.asked
+        }
         known: set[str] = set()
         for end, (subject, *others) in clauses_of(made.facts):
             knows = known.issuperset(others)
