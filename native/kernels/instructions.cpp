@@ -1,10 +1,13 @@
-// instructions.cpp: asks the compiler's run-time support, which reads cpuid and whether the system saves the wide registers.
+// instructions.cpp: asks the compiler's run-time support, which reads cpuid and whether the system saves the wide registers; and cpuid itself
+// for what clang's support has no name for (before version 16).
 #include "instructions.h"
 
-#if defined(RIM_KERNELS_X86) && defined(__linux__)
+#if defined(RIM_KERNELS_X86)
 #include <cpuid.h>
+#if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
 #endif
 
 #if defined(RIM_KERNELS_NEON) && defined(__linux__)
@@ -16,13 +19,26 @@ namespace rim::kernels {
 
 #if defined(RIM_KERNELS_X86)
 
+namespace {
+
+struct Cpuid {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    Cpuid(unsigned leaf, unsigned part) noexcept { __get_cpuid_count(leaf, part, &eax, &ebx, &ecx, &edx); }
+};
+
+constexpr bool bit(unsigned word, int number) noexcept {
+    return (word >> number & 1) != 0;
+}
+
+}  // namespace
+
 bool has_avx2() noexcept {
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && bit(Cpuid(1, 0).ecx, 29);  // F16C
 }
 
 bool has_avx_vnni() noexcept {
-    return has_avx2() && __builtin_cpu_supports("avxvnni");
+    return has_avx2() && bit(Cpuid(7, 1).eax, 4);
 }
 
 bool has_avx512_vnni() noexcept {
@@ -47,9 +63,8 @@ bool may_use_tiles() noexcept {
 }  // namespace
 
 bool has_amx_bf16() noexcept {
-    constexpr unsigned bf16 = 1u << 22, tiles = 1u << 24, needed = bf16 | tiles;
-    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-    return has_avx512_bf16() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & needed) == needed && may_use_tiles();
+    const unsigned features = Cpuid(7, 0).edx;
+    return has_avx512_bf16() && bit(features, 22) && bit(features, 24) && may_use_tiles();  // BF16 in tiles, tiles
 }
 
 #else
