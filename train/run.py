@@ -91,7 +91,7 @@ DIFFICULTY: tuple[tuple[float, tuple[float, ...], dict[str, float]], ...] = (
     (0.10, (1, 1, 0, 0, 0), {"numbers": 0.15, "lookup": 0.5}),
     (0.18, (1, 2, 1, 0, 0), {"numbers": 0.1, "lookup": 0.2}),
     (0.35, (1, 4, 3, 1, 1), {"numbers": 0.05, "lookup": 0.15}),
-    (1.01, (0.5, 5, 4, 3, 3), {"numbers": 0.03, "relations": 0.15, "shop": 0.1, "two-stories": 0.06}),
+    (1.01, (0.3, 3, 4, 5, 5), {"numbers": 0.02, "relations": 0.12, "shop": 0.1, "two-stories": 0.12}),
 )
 
 
