@@ -88,6 +88,7 @@ RIM_INLINE float float_of(const int32_t * bits) {
 template <class Isa, class Type, int R, int T>
 void few(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_t first_token, float * out, size_t out_stride) {
     const size_t quants_size = Type::quant_bytes * static_cast<size_t>(in.n_blocks);
+    constexpr size_t scale_step = Type::scale_bytes * block_values / Type::scale_values;  // per block
     typename Isa::Floats sums[R][T];
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
@@ -108,6 +109,8 @@ void few(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_
             for (size_t line = 0; line < Type::quant_bytes; line += 64) {
                 __builtin_prefetch(bytes + 4096 + line, 0, 1);
             }
+            // Scales are a short run of their own: those of the next tiles, as nothing else announces them.
+            __builtin_prefetch(tile + R * tile_size + quants_size + static_cast<size_t>(block) * scale_step, 0, 2);
             typename Isa::Bytes w[groups];
             Type::quants(bytes, w);
             typename Isa::Floats d[2], m;
