@@ -26,7 +26,7 @@ ITEMS: tuple[tuple[str, str], ...] = (
 CONTAINERS: tuple[tuple[str, str], ...] = (("box", "boxes"), ("bag", "bags"), ("basket", "baskets"), ("jar", "jars"))
 COLOURS: tuple[str, ...] = ("red", "blue", "green", "white", "black", "yellow", "brown", "pink")
 
-# Every other word that the templates of train/kinds.py use: no word is known to the vocabulary that was never trained.
+# Every other word that the templates of train/ use: no word is known to the vocabulary that was never trained.
 _FUNCTION_WORDS = """
     a an and all among are as away box buys by costs do does dollars each equally fewer finds friend friends from get
     gets gives half has have he holds hold in into is it left less loses many more much now of old older owns own pay

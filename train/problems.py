@@ -1,4 +1,4 @@
-"""Problems as graphs of quantities; the English around them is in ``train/kinds.py``.
+"""Problems as graphs of quantities; the English around them is in ``train/kinds.py`` and what it imports.
 
 A quantity is a number of the text or the result of an operation on two operands; an operand is an ``int`` (a number of
 the text) or a ``Ref`` (the result of an earlier operation). One operation is one *step*. Standard library only.
