@@ -167,11 +167,15 @@ void pack_q6_k(const Layout & layout, const uint8_t * rows, size_t row_bytes, in
     }
 }
 
-// BF16: pairs of values, lane r has row r's values 2p and 2p + 1
+// BF16: pairs of values, lane r has row r's values 2p and 2p + 1; a block at a time, so that its 1024 bytes are written while they are near
 void pack_bf16(const uint8_t * rows, size_t row_bytes, int64_t inner, Tile tile) {
-    for (int row = 0; row < tile_rows; ++row) {
-        for (int64_t pair = 0; pair < inner / 2; ++pair) {
-            memcpy(tile.quants + pair * 64 + row * 4, rows + static_cast<size_t>(row) * row_bytes + pair * 4, 4);
+    constexpr int64_t pairs = block_values / 2;
+    for (int64_t first = 0; first < inner / 2; first += pairs) {
+        for (int row = 0; row < tile_rows; ++row) {
+            const uint8_t * const from = rows + static_cast<size_t>(row) * row_bytes + first * 4;
+            for (int64_t pair = 0; pair < pairs; ++pair) {
+                memcpy(tile.quants + (first + pair) * 64 + row * 4, from + pair * 4, 4);
+            }
         }
     }
 }
