@@ -31,17 +31,17 @@ constexpr int64_t group_tokens = 16;
 constexpr int64_t row_bytes = 2 * block_values;
 constexpr int64_t weight_bytes = 16 * row_bytes;  // of a tile, per block
 
-// The shapes of a thread's tiles while the object lives: 0 to 3 sums, `tokens` x 16 floats; 4 and 5 tokens, 16 pairs each; 6 and 7 weights,
-// 16 pairs x 16.
+// The shapes of a thread's tiles while the object lives: 0 to 3 sums, `tokens` x 16 floats; 4 tokens, 16 pairs each; 5 and 6 weights, 16 pairs
+// x 16.
 class Tiles {
   public:
     explicit Tiles(int64_t tokens) noexcept {
         alignas(64) struct {
             uint8_t palette = 1, start = 0, reserved[14] = {};
-            uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-            uint8_t rows[16] = {0, 0, 0, 0, 0, 0, 16, 16};
+            uint16_t widths[16] = {64, 64, 64, 64, 64, 64, 64};
+            uint8_t rows[16] = {0, 0, 0, 0, 0, 16, 16};
         } shapes;
-        std::fill(shapes.rows, shapes.rows + 6, static_cast<uint8_t>(tokens));
+        std::fill(shapes.rows, shapes.rows + 5, static_cast<uint8_t>(tokens));
         asm volatile("ldtilecfg %0" : : "m"(shapes) : "memory");
     }
     ~Tiles() { asm volatile("tilerelease" ::: "memory"); }
@@ -94,14 +94,14 @@ void add_blocks(const uint8_t * const * weights, const uint8_t * tokens, size_t 
     }
     for (int64_t b = 0; b < n; ++b) {
         RIM_TILE_LOAD(4, tokens + static_cast<size_t>(b) * token_step, row_bytes);
-        RIM_TILE_LOAD(6, weights[0] + b * weight_bytes, 64);
-        RIM_TILE_ADD(0, 4, 6);
-        RIM_TILE_LOAD(7, weights[1] + b * weight_bytes, 64);
-        RIM_TILE_ADD(1, 4, 7);
-        RIM_TILE_LOAD(6, weights[2] + b * weight_bytes, 64);
-        RIM_TILE_ADD(2, 4, 6);
-        RIM_TILE_LOAD(7, weights[3] + b * weight_bytes, 64);
-        RIM_TILE_ADD(3, 4, 7);
+        RIM_TILE_LOAD(5, weights[0] + b * weight_bytes, row_bytes);
+        RIM_TILE_ADD(0, 4, 5);
+        RIM_TILE_LOAD(6, weights[1] + b * weight_bytes, row_bytes);
+        RIM_TILE_ADD(1, 4, 6);
+        RIM_TILE_LOAD(5, weights[2] + b * weight_bytes, row_bytes);
+        RIM_TILE_ADD(2, 4, 5);
+        RIM_TILE_LOAD(6, weights[3] + b * weight_bytes, row_bytes);
+        RIM_TILE_ADD(3, 4, 6);
     }
     RIM_TILE_STORE(0, out[0], step);
     RIM_TILE_STORE(1, out[1], step);

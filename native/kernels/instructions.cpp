@@ -30,6 +30,16 @@ constexpr bool bit(unsigned word, int number) noexcept {
     return (word >> number & 1) != 0;
 }
 
+// Linux gives a process its tiles' memory when it asks for it.
+bool may_use_tiles() noexcept {
+#if defined(__linux__) && defined(__x86_64__)
+    constexpr long request_permission = 0x1023, tile_data = 18;
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+    return false;
+#endif
+}
+
 }  // namespace
 
 bool has_avx2() noexcept {
@@ -50,30 +60,10 @@ bool has_avx512_bf16() noexcept {
     return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16");
 }
 
-#if defined(__linux__) && defined(__x86_64__)
-
-namespace {
-
-// Linux gives a process its tiles' memory when it asks for it.
-bool may_use_tiles() noexcept {
-    constexpr long request_permission = 0x1023, tile_data = 18;
-    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
-}
-
-}  // namespace
-
 bool has_amx_bf16() noexcept {
     const unsigned features = Cpuid(7, 0).edx;
     return has_avx512_bf16() && bit(features, 22) && bit(features, 24) && may_use_tiles();  // BF16 in tiles, tiles
 }
-
-#else
-
-bool has_amx_bf16() noexcept {
-    return false;
-}
-
-#endif
 
 #else
 
