@@ -62,8 +62,7 @@ def numbers(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     if n_steps > 1 and all(step.op in "+-" for step in draw.operations[1:]) and rng.random() < 0.6:
         terms = " ".join(f"{OPERATORS[step.op]} {step.right}" for step in draw.operations)
         return Problem("", f"What is {start} {terms}?", tuple(draw.operations), "numbers")
-    told = plain(facts)
-    return Problem(told.text, "What is the result?", tuple(draw.operations), "numbers", marks=tuple(told.marks))
+    return plain(facts).ask("What is the result?", tuple(draw.operations), "numbers")
 
 
 Maker = Callable[[random.Random, int, int], Problem]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 from train.lexicon import COLOURS, CONTAINERS, ITEMS, NAMES
 from train.problems import Draw, Operand, Problem, Ref, Rejected, needed
@@ -95,11 +94,6 @@ DOMAINS: tuple[Domain, ...] = (
 )
 
 
-def _relation(rng: random.Random, template: str, **fields: str | int) -> str:
-    """A sentence that compares; at times without the things, as in "Ann has 3 more than Tom."."""
-    return sentence(template.replace(" {items}", "", 1) if rng.random() < 0.2 else template, **fields)
-
-
 def _elliptic(rng: random.Random, told: str, other: str, before: str) -> str:
     """``told`` at times without its "than Tom" or "as Tom", where the sentence before speaks of Tom."""
     for end in (f" than {other}.", f" as {other}."):
@@ -148,7 +142,9 @@ def relations(rng: random.Random, n_steps: int, max_value: int, kind: str = "rel
 
     def tell(template: str, record: Draw, quantity: Operand, needs: tuple[str, ...], **fields: str | int) -> None:
         name = names.pop()
-        text = (partial(_relation, rng) if needs else sentence)(template, a=name, items=items, **fields)
+        if needs and rng.random() < 0.2:  # without the things, as in "Ann has 3 more than Tom."
+            template = template.replace(" {items}", "", 1)
+        text = sentence(template, a=name, items=items, **fields)
         known.append((name, quantity))
         facts.append(Fact(text, record.value(quantity), record.depth(quantity), name, needs))
 
@@ -205,10 +201,9 @@ def relations(rng: random.Random, n_steps: int, max_value: int, kind: str = "rel
             relate(rng.choice(known), side)
         facts = _told_by_the_way(rng, facts[:chain], facts[chain:])
     told = _joined(rng, facts)
-    marks = tuple(told.marks)
 
     def ask(asked: str, quantity: Ref, source: Draw) -> Problem:
-        return Problem(told.text, asked, needed(source.operations, quantity), kind, marks=marks)
+        return told.ask(asked, needed(source.operations, quantity), kind)
 
     others = []
     for name, quantity in known:
@@ -222,8 +217,7 @@ def relations(rng: random.Random, n_steps: int, max_value: int, kind: str = "rel
         except Rejected:
             continue
         others.append(ask(rng.choice(domain.total).format(a=a, b=b, items=items), quantity, more))
-    operations = tuple(draw.operations)
-    return Problem(told.text, question, operations, kind, distinct(question, others), marks=marks)
+    return told.ask(question, tuple(draw.operations), kind, distinct(question, others))
 
 
 def lookup(rng: random.Random, n_steps: int, max_value: int) -> Problem:
@@ -241,14 +235,13 @@ def lookup(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     count = rng.choices((2, 3, 4, 5, 6), (4, 4, 2, 1, 1))[0]
     known = [(names.pop(), rng.randint(2, max_value // 2)) for _ in range(count)]
     told = plain([Fact(sentence(domain.base, a=name, n=number, items=items), number) for name, number in known])
-    marks = tuple(told.marks)
     others = []
     for name, number in known:
         ask = rng.choice(domain.asks)
         begun = ask[: ask.index("{a}") + 3]
         for kind, text in (("lookup", ask), ("recall", begun), ("recall", "{a}")):
             asked = sentence(text, a=name, items=items)
-            others.append(Problem(told.text, asked, (), kind, stated=number, marks=marks))
+            others.append(told.ask(asked, (), kind, stated=number))
     (a, first), (b, second) = rng.sample(known, 2)
     if domain.difference and first > second and rng.random() < 0.5:
         draw.apply("-", first, second)
@@ -256,4 +249,4 @@ def lookup(rng: random.Random, n_steps: int, max_value: int) -> Problem:
     else:
         draw.apply("+", first, second)
         asked = rng.choice(domain.total).format(a=a, b=b, items=items)
-    return Problem(told.text, asked, tuple(draw.operations), "lookup", tuple(others), marks=marks)
+    return told.ask(asked, tuple(draw.operations), "lookup", tuple(others))

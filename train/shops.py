@@ -75,7 +75,6 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
         draw.apply("-", money, paid)
         facts.insert(rng.choice((0, len(facts))), Fact(f"{name} has {money} dollars."))
     told = plain(facts)
-    marks = tuple(told.marks)
     endings = (f"How much does {pronoun} pay?", f"How many dollars does {pronoun} pay?")
 
     def buys(basket: Basket, asks_left: bool) -> str:
@@ -98,9 +97,8 @@ def shop(rng: random.Random, n_steps: int, max_value: int) -> Problem:
                 quantity = more.apply("-", money, quantity)
         except Rejected:
             continue
-        operations = needed(more.operations, quantity)
-        others.append(Problem(told.text, buys(other, asks_left), operations, "shop", marks=marks))
-    return Problem(told.text, asked, tuple(draw.operations), "shop", distinct(asked, others), marks=marks)
+        others.append(told.ask(buys(other, asks_left), needed(more.operations, quantity), "shop"))
+    return told.ask(asked, tuple(draw.operations), "shop", distinct(asked, others))
 
 
 COST_QUESTIONS = (

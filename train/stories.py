@@ -154,16 +154,15 @@ def story(rng: random.Random, n_steps: int, max_value: int, second: bool = False
         question = main.question()
     operations = tuple(draw.operations)
     if not second:
-        telling = _linked(rng, facts, main.subject)
-        return Problem(telling.text, question, operations, "story", marks=tuple(telling.marks))
+        return _linked(rng, facts, main.subject).ask(question, operations, "story")
     side = Draw(rng, max_value)
     things = items if rng.random() < 0.5 else rng.choice(ITEMS)[1]
     other = Thread(rng, side, names.pop(), things, names[:2], False, past)
     aside = [other.opening()] + [other.event(1)[0] for _ in range(rng.randint(0, 2))]
     telling = plain(_interleave(rng, facts, aside))
-    text, marks, side_operations = telling.text, tuple(telling.marks), tuple(side.operations)
-    asides = [Problem(text, other.question(), side_operations, "two-stories", marks=marks)] if side_operations else []
-    return Problem(text, question, operations, "two-stories", tuple(asides), marks=marks)
+    aside_operations = tuple(side.operations)
+    others = (telling.ask(other.question(), aside_operations, "two-stories"),) if aside_operations else ()
+    return telling.ask(question, operations, "two-stories", others)
 
 
 def _linked(rng: random.Random, facts: list[Fact], subject: str) -> Telling:

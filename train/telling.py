@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from train.problems import Mark, Problem
+from train.problems import Mark, Operation, Problem
 
 TIMES_WORDS = {2: ("twice", "2 times"), 3: ("3 times",), 4: ("4 times",), 5: ("5 times",)}
 
@@ -45,6 +45,17 @@ class Telling:
         if fact.value is not None and self.known.issuperset(fact.needs):
             self.known.add(fact.name)
             self.marks.append(Mark(len(self.text) - 1, fact.value, fact.depth))
+
+    def ask(
+        self,
+        asked: str,
+        operations: tuple[Operation, ...],
+        kind: str,
+        others: tuple[Problem, ...] = (),
+        stated: int = 0,
+    ) -> Problem:
+        """A problem about the facts told so far."""
+        return Problem(self.text, asked, operations, kind, others, stated, tuple(self.marks))
 
     @property
     def sentence(self) -> str:
