@@ -31,6 +31,7 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -275,34 +276,63 @@ def steps_of(problem: Problem, vocabulary: Vocabulary) -> list[int]:
 class Batch:
     """Samples in one rectangle. ``B`` samples, ``T`` positions, ``R`` supervised tokens of all samples.
 
-    tokens, positions: [B, T] int64. mask: [B, 1, T, T] float32, 0 where position i may see j, else -inf.
+    tokens, positions: [B, T] int64. marks: [4, B, T] int64, what ``isolation_mask`` needs to know of each position.
     rows: [R] int64, index into the flattened [B·T] positions whose state predicts ``targets`` [R] int64 with loss
     weight ``weights`` [R] float32. readout: [R] int64, running number of the readout a target belongs to. ends: for
     each readout (branch, k, row of its first prediction), branches numbered through the batch. taps: for a
-    number of layers, rows, target tokens and weights.
+    number of layers, the same three as rows, targets and weights.
     """
 
     tokens: Tensor
     positions: Tensor
-    mask: Tensor
+    marks: Tensor
     rows: Tensor
     targets: Tensor
     weights: Tensor
     readout: Tensor
     ends: list[tuple[int, int, int]]
-    taps: dict[int, tuple[list[int], list[int], list[float]]]
+    taps: dict[int, tuple[Tensor, Tensor, Tensor]]
+
+    @property
+    def mask(self) -> Tensor:
+        """[B, 1, T, T] float32, 0 where position i may see j, else -inf."""
+        return isolation_mask(*self.marks)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        tensors = (self.tokens, self.positions, self.marks, self.rows, self.targets, self.weights, self.readout)
+        taps = {layer: (rows.to(device), t.to(device), w.to(device)) for layer, (rows, t, w) in self.taps.items()}
+        return Batch(*(tensor.to(device) for tensor in tensors), self.ends, taps)
 
 
-def lay_out(samples: list[Sample], vocabulary: Vocabulary) -> Batch:
-    """The samples as one batch, padded on the right to the longest."""
-    width = max(sample.length for sample in samples)
-    tokens, positions, branches, owners, depths = [], [], [], [], []
+def lay_out(samples: list[Sample], vocabulary: Vocabulary, width: int | None = None) -> Batch:
+    """The samples as one batch: a row each, padded on the right to the longest.
+
+    With ``width``, rows have that many positions and take as many samples as fit, each in the first that has room
+    (give the longest first). Raises ValueError for a sample that is longer.
+    """
+    longest = max(sample.length for sample in samples)
+    if width is not None and longest > width:
+        raise ValueError(f"a sample of {longest} positions does not fit in a row of {width}: use longer rows")
+    packed, width = width is not None, width or longest
+    tokens: list[list[int]] = []
+    positions: list[list[int]] = []
+    marks: tuple[list[list[int]], ...] = ([], [], [], [])  # sample, branch, owner, depth
     rows: list[int] = []
     targets: list[int] = []
     weights: list[float] = []
     readout_of: list[int] = []
     ends: list[tuple[int, int, int]] = []
     taps: dict[int, tuple[list[int], list[int], list[float]]] = {}
+
+    def row_for(length: int) -> int:
+        if packed:
+            for row, held in enumerate(tokens):
+                if len(held) + length <= width:
+                    return row
+        for lists in (tokens, positions, *marks):
+            lists.append([])
+        return len(tokens) - 1
 
     def add_tap(tap: Tap, start: int) -> None:
         tap_rows, tap_targets, tap_weights = taps.setdefault(tap.layer, ([], [], []))
@@ -313,14 +343,20 @@ def lay_out(samples: list[Sample], vocabulary: Vocabulary) -> Batch:
     block = len(vocabulary.block)
     n_branches = 0
     for index, sample in enumerate(samples):
+        row = row_for(sample.length)
+        token, position = tokens[row], positions[row]
+        # branch 0: the facts; b: branch b alone. owner 0: visible to all of the branch that come later; r: readout r
+        # alone. sample -1: padding.
+        _, member, owner, depth = (mark[row] for mark in marks)
+        begin = len(token)
+        origin = row * width + begin
         n_facts = len(sample.facts)
-        token = list(sample.facts)
-        position = list(range(n_facts))
-        member = [0] * n_facts  # 0: the facts; b: branch b alone; -1: padding
-        owner = [0] * n_facts  # 0: visible to all of the branch that come later; r: readout r alone
-        depth = [0] * n_facts
+        token += sample.facts
+        position += range(n_facts)
+        for mark in (member, owner, depth):
+            mark += [0] * n_facts
         for tap in sample.taps:
-            add_tap(tap, index * width)
+            add_tap(tap, origin)
         for number, branch in enumerate(sample.branches, start=1):
             start = len(token)  # of the branch in the row; in its own text it stands at n_facts
             shared = branch.asked + vocabulary.block * branch.n_blocks
@@ -331,68 +367,67 @@ def lay_out(samples: list[Sample], vocabulary: Vocabulary) -> Batch:
             for readout in branch.readouts:
                 first = len(branch.asked) + readout.k * block  # in the branch, the position after block k
                 states = [start + first - 1, *range(len(token), len(token) + len(readout.tokens) - 1)]
-                rows += [index * width + state for state in states]
+                rows += [row * width + state for state in states]
                 targets += readout.tokens
                 weights += [readout.weight] * len(readout.tokens)
                 readout_of += [len(ends)] * len(readout.tokens)
-                ends.append((n_branches, readout.k, index * width + states[0]))
+                ends.append((n_branches, readout.k, row * width + states[0]))
                 fed = readout.tokens[:-1]
                 token += fed
                 position += range(n_facts + first, n_facts + first + len(fed))
                 owner += [len(ends)] * len(fed)
                 depth += [readout.k] * len(fed)
             for tap in branch.taps:
-                add_tap(tap, index * width + start)
+                add_tap(tap, row * width + start)
             member += [number] * (len(token) - start)
             n_branches += 1
-        padding = width - len(token)
-        tokens.append(token + [0] * padding)
-        positions.append(position + [0] * padding)
-        branches.append(member + [-1] * padding)
-        owners.append(owner + [0] * padding)
-        depths.append(depth + [0] * padding)
+        marks[0][row] += [index] * (len(token) - begin)
+
+    def rectangle(lists: list[list[int]], padding: int = 0) -> Tensor:
+        return torch.from_numpy(np.array([held + [padding] * (width - len(held)) for held in lists]))
+
     return Batch(
-        torch.tensor(tokens),
-        torch.tensor(positions),
-        isolation_mask(torch.tensor(branches), torch.tensor(owners), torch.tensor(depths)),
+        rectangle(tokens),
+        rectangle(positions),
+        torch.stack([rectangle(mark, -1 if mark is marks[0] else 0) for mark in marks]),
         torch.tensor(rows),
         torch.tensor(targets),
         torch.tensor(weights),
         torch.tensor(readout_of),
         ends,
-        taps,
+        {layer: (torch.tensor(r), torch.tensor(t), torch.tensor(w)) for layer, (r, t, w) in taps.items()},
     )
 
 
-def isolation_mask(branch: Tensor, owner: Tensor, depth: Tensor) -> Tensor:
-    """The additive mask [B, 1, T, T] that isolates branches and readouts; all arguments are [B, T] int64.
+def isolation_mask(sample: Tensor, branch: Tensor, owner: Tensor, depth: Tensor) -> Tensor:
+    """The additive mask [B, 1, T, T] that isolates samples, branches and readouts; all arguments are [B, T] integers.
 
-    Position i sees j <= i if j belongs to the facts or to i's branch, and if j is text or a block of depth at most i's,
-    or both belong to the same readout.
+    Position i sees j <= i of its sample if j belongs to the facts or to i's branch, and if j is text or a block of
+    depth at most i's, or both belong to the same readout.
     """
     length = branch.shape[1]
 
     def pair(values: Tensor) -> tuple[Tensor, Tensor]:
         return values[:, :, None], values[:, None, :]
 
-    (branch_i, branch_j), (owner_i, owner_j), (depth_i, depth_j) = pair(branch), pair(owner), pair(depth)
-    same_branch = (branch_j == branch_i) | ((branch_j == 0) & (branch_i > 0))
-    visible = same_branch & (((owner_j == 0) & (depth_j <= depth_i)) | ((owner_j > 0) & (owner_j == owner_i)))
-    visible &= torch.ones(length, length, dtype=torch.bool).tril()
-    return torch.zeros(visible.shape).masked_fill_(~visible, float("-inf")).unsqueeze(1)
+    (sample_i, sample_j), (branch_i, branch_j) = pair(sample), pair(branch)
+    (owner_i, owner_j), (depth_i, depth_j) = pair(owner), pair(depth)
+    visible = (sample_j == sample_i) & ((branch_j == branch_i) | (branch_j == 0))
+    visible &= ((owner_j == 0) & (depth_j <= depth_i)) | ((owner_j > 0) & (owner_j == owner_i))
+    visible &= torch.ones(length, length, dtype=torch.bool, device=branch.device).tril()
+    return torch.zeros(visible.shape, device=branch.device).masked_fill_(~visible, float("-inf")).unsqueeze(1)
 
 
 def loss_sum(model: Llama, batch: Batch) -> Tensor:
     """Weighted sum of -log p over the supervised tokens (not divided by the weights)."""
-    by_layer = {layer: tap for layer, tap in sorted(batch.taps.items()) if layer < len(model.layers)}
-    taps = {layer: torch.tensor(rows) for layer, (rows, _, _) in by_layer.items()}
+    taps = {layer: tap for layer, tap in sorted(batch.taps.items()) if layer < len(model.layers)}
     tapped: list[Tensor] = []
-    hidden = model.hidden(batch.tokens, batch.positions, batch.mask, batch.rows, taps, tapped)
-    loss = (F.cross_entropy(model.logits(hidden).float(), batch.targets, reduction="none") * batch.weights).sum()
-    for (_, (_, targets, weights)), state in zip(by_layer.items(), tapped, strict=True):
-        losses = F.cross_entropy(model.logits(state).float(), torch.tensor(targets), reduction="none")
-        loss = loss + (losses * torch.tensor(weights)).sum()
-    return loss
+    rows = {layer: tap_rows for layer, (tap_rows, _, _) in taps.items()}
+    hidden = model.hidden(batch.tokens, batch.positions, batch.mask, batch.rows, rows, tapped)
+    targets = torch.cat([batch.targets, *(tap_targets for _, tap_targets, _ in taps.values())])
+    weights = torch.cat([batch.weights, *(tap_weights for _, _, tap_weights in taps.values())])
+    logits = model.logits(torch.cat([hidden, *tapped])).float()
+    return (F.cross_entropy(logits, targets, reduction="none") * weights).sum()
 
 
 @torch.no_grad()
@@ -402,5 +437,6 @@ def readouts_correct(model: Llama, batch: Batch) -> Tensor:
     Greedy decoding is right exactly if every token is the most likely one after the right ones before it.
     """
     hit = model.logits(model.hidden(batch.tokens, batch.positions, batch.mask, batch.rows)).argmax(-1) == batch.targets
-    wrong = torch.zeros(len(batch.ends), dtype=torch.int64).index_add_(0, batch.readout, (~hit).long())
+    wrong = torch.zeros(len(batch.ends), dtype=torch.int64, device=hit.device)
+    wrong.index_add_(0, batch.readout, (~hit).long())
     return wrong == 0

@@ -76,7 +76,7 @@ def _correct(
 ) -> Tensor:
     """[problems, readouts] bool: which readouts are right."""
     samples = [alone(problem, make(problem, vocabulary), vocabulary) for problem in group]
-    return readouts_correct(model, lay_out(samples, vocabulary)).view(len(group), -1)
+    return readouts_correct(model, lay_out(samples, vocabulary).to(model.device)).view(len(group), -1)
 
 
 @torch.no_grad()
@@ -90,7 +90,8 @@ def chain_accuracy(model: Llama, vocabulary: Vocabulary, group: list[Problem], c
                 Branch(asked_of(problem, vocabulary) + text, 0, [Readout(0, [0], 1.0)])
                 for problem, text in zip(part, written, strict=True)
             ]
-            batch = lay_out([alone(p, b, vocabulary) for p, b in zip(part, branches, strict=True)], vocabulary)
+            samples = [alone(p, b, vocabulary) for p, b in zip(part, branches, strict=True)]
+            batch = lay_out(samples, vocabulary).to(model.device)
             logits = model.logits(model.hidden(batch.tokens, batch.positions, batch.mask, batch.rows))
             for text, token in zip(written, logits.argmax(-1).tolist(), strict=True):
                 if text[-1:] != [vocabulary.end_of_text_id]:

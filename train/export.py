@@ -27,7 +27,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """The checkpoint in a file, or in a run's folder. Raises OSError or ValueError with one line."""
     file = path / "checkpoint.pt" if path.is_dir() else path
     try:
-        saved: dict[str, Any] = torch.load(file, weights_only=True)
+        saved: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
     except OSError:
         raise
     except Exception as error:  # torch raises many kinds for a file that is no checkpoint

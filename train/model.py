@@ -53,7 +53,7 @@ class RMSNorm(nn.Module):
 
 def rotary(positions: Tensor, head_dim: int, theta: float) -> Tensor:
     """Cosines, then sines, of integer ``positions`` [B, T]: ``[B, T, head_dim]`` float32."""
-    frequency = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    frequency = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim)
     angle = positions[:, :, None].float() * frequency
     return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
@@ -86,9 +86,13 @@ class Attention(nn.Module):
             repeat = self.n_heads // self.n_kv
             q, k, v = (heads.transpose(1, 2) for heads in (rotate(q, turns), rotate(k, turns), v))
             k, v = k.repeat_interleave(repeat, dim=1), v.repeat_interleave(repeat, dim=1)
-            # Written out: with a mask, in BF16 on a CPU, PyTorch's own attention takes three times as long.
-            scores = torch.matmul(q * self.head_dim**-0.5, k.transpose(-1, -2)).float() + mask
-            mixed = torch.matmul(scores.softmax(-1).to(v.dtype), v).transpose(1, 2).reshape(batch, length, size)
+            if x.is_cuda:
+                mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            else:
+                # Written out: with a mask, in BF16 on a CPU, PyTorch's own attention takes three times as long.
+                scores = torch.matmul(q * self.head_dim**-0.5, k.transpose(-1, -2)).float() + mask
+                mixed = torch.matmul(scores.softmax(-1).to(v.dtype), v)
+            mixed = mixed.transpose(1, 2).reshape(batch, length, size)
         out: Tensor = self.o_proj(mixed)
         return out
 
@@ -116,7 +120,7 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, turns: Tensor, mask: Tensor, rows: Tensor | None = None) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), turns, mask)
         if rows is not None:
-            x = x.flatten(0, 1)[rows]
+            x = x.flatten(0, 1).index_select(0, rows)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -130,6 +134,11 @@ class Llama(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embed_tokens.weight.device
 
     def initialise(self, seed: int) -> None:
         """Draw the weights; the same seed gives the same model."""
@@ -160,13 +169,15 @@ class Llama(nn.Module):
         appended to ``tapped`` in the order of the layers.
         """
         turns = rotary(positions, self.config.head_dim, self.config.rope_theta)
-        if torch.is_autocast_enabled("cpu") and self.config.head_dim == attention.HEAD_DIM and attention.available():
+        if tokens.is_cuda and torch.is_autocast_enabled("cuda"):
+            mask = mask.bfloat16()
+        elif torch.is_autocast_enabled("cpu") and self.config.head_dim == attention.HEAD_DIM and attention.available():
             mask = attention.pack_mask(mask[:, 0] == 0)
         x = self.embed_tokens(tokens)
         for depth, layer in enumerate(self.layers[:-1], start=1):
             x = layer(x, turns, mask)
             if taps is not None and tapped is not None and depth in taps:
-                tapped.append(self.norm(x.flatten(0, 1)[taps[depth]]))
+                tapped.append(self.norm(x.flatten(0, 1).index_select(0, taps[depth])))
         x = self.layers[-1](x, turns, mask, rows)
         out: Tensor = self.norm(x)
         return out

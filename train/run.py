@@ -10,7 +10,8 @@ Controls see the very questions that RiM sees at the same step: ``--control dire
 chain`` writes every step's value first; ``--stage1 0 --deep 0`` has blocks without grounding ("filler").
 
 Several worker processes of one thread each split every batch into small pieces and take the next piece when free; they
-add up their gradients once per step. On few cores that is faster than one process with several threads.
+add up their gradients once per step. On few cores that is faster than one process with several threads. With ``--device
+cuda`` the workers make batches and one process trains (see ``train/graph.py``); rows then have ``--piece-positions``.
 """
 
 from __future__ import annotations
@@ -25,18 +26,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import Tensor
 
 from train.curriculum import (
     BLOCK_COUNT,
     Branch,
     Sample,
+    Tap,
     chain,
     direct,
     grounding,
@@ -49,6 +53,7 @@ from train.curriculum import (
 from train.data import draw, split_of
 from train.evaluate import accuracy, held_out
 from train.files import atomic_write
+from train.graph import Ahead, Arrays, GraphSteps, arrays_of
 from train.model import MULTIPLIES_BF16, Llama, ModelConfig
 from train.optim import Optimizer
 from train.problems import Problem
@@ -60,15 +65,17 @@ class Options:
     """What a run is made of; stored in its checkpoint."""
 
     output: str
-    control: str = ""  # direct, chain, or none
+    control: str = ""  # direct, told, chain, or none
     minutes: float = 100.0
     steps: int = 0  # 0: as many as the minutes allow
+    device: str = "cpu"  # or cuda
     workers: int = 2
     batch_positions: int = 4000
     piece_positions: int = 1000
     questions: int = 4
     stage1: float = 0.6
     deep: float = 0.5
+    told: float = 1.0  # told values' weight, as a part of what --deep gives them
     muon_lr: float = 0.01
     adam_lr: float = 2e-3
     average: float = 0.995
@@ -80,6 +87,7 @@ class Options:
     kv_heads: int = 2
     save_every: float = 180.0
     evaluate_every: float = 240.0
+    evaluate_on: int = 96
     compile: bool = False
 
 
@@ -95,7 +103,8 @@ DIFFICULTY: tuple[tuple[float, tuple[float, ...], dict[str, float]], ...] = (
 )
 
 
-CONTROLS: dict[str, Callable[[Problem, Vocabulary], Branch]] = {"direct": direct, "chain": chain}
+CONTROLS: dict[str, Callable[[Problem, Vocabulary], Branch]] = {"direct": direct, "told": direct, "chain": chain}
+"""How a control is asked; ``told`` is ``direct`` with the pointers and told values that RiM's questions get."""
 
 
 def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: float) -> list[list[Sample]]:
@@ -108,6 +117,7 @@ def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: floa
     most_steps = max(n for n, weight in enumerate(weights, start=1) if weight > 0)
     samples: list[Sample] = []
     positions = 0
+    in_blocks = 0 if options.control else 1  # a control's blocks are laid out for their length alone
     while positions < options.batch_positions:
         kind = rng.choices((*practice, None), (*practice.values(), 1 - sum(practice.values())))[0]
         n_steps = 1 if kind == "lookup" else rng.choices((1, 2, 3, 4, 5), weights)[0]
@@ -122,17 +132,21 @@ def batch_of(options: Options, vocabulary: Vocabulary, step: int, progress: floa
         problems = [main, *rng.sample(questions, min(len(questions), options.questions - 1))]
         if progress < options.stage1:
             deep = options.deep
-            branches = [grounding(p, vocabulary, progress / options.stage1, deep, blocks_of(rng, p)) for p in problems]
+            s = progress / options.stage1
+            branches = [grounding(p, vocabulary, s, in_blocks * deep, blocks_of(rng, p)) for p in problems]
         else:
             deep = 0.6 * options.deep * (1 - 0.8 * (progress - options.stage1) / (1 - options.stage1))
-            branches = [refinement(p, vocabulary, deep) for p in problems]
+            branches = [refinement(p, vocabulary, in_blocks * deep) for p in problems]
         branches += [direct(p, vocabulary) for p in recalls]
         facts = vocabulary.encode(main.facts)
-        taps = pointers(main, facts, vocabulary, 0.8 * deep) + told_values(main, vocabulary, 0.8 * deep)
+        taps: list[Tap] = []
+        if options.control in ("", "told"):
+            taps = pointers(main, facts, vocabulary, 0.8 * deep)
+            taps += told_values(main, vocabulary, 0.8 * deep * options.told)
         sample = Sample(facts, branches, taps)
         positions += sample.length
         if options.control:
-            sample = Sample(sample.facts, [CONTROLS[options.control](p, vocabulary) for p in problems + recalls])
+            sample = replace(sample, branches=[CONTROLS[options.control](p, vocabulary) for p in problems + recalls])
         samples.append(sample)
     samples.sort(key=lambda sample: -sample.length)
     pieces: list[list[Sample]] = [[]]
@@ -170,6 +184,7 @@ class Run:
         self.model = Llama(self.config)
         self.model.initialise(options.seed)
         self._twin_forms()
+        self.model.to(options.device)
         if options.compile:
             for layer in self.model.layers:
                 layer.compile(dynamic=True)
@@ -193,8 +208,13 @@ class Run:
 
     @property
     def progress(self) -> float:
+        """How much of the budget is used, in 0..1."""
+        return self.progress_at(self.step)
+
+    def progress_at(self, step: int) -> float:
+        """``progress`` when ``step`` is the next; a budget of time does not know that and gives today's."""
         if self.options.steps:
-            return min(1.0, self.step / self.options.steps)
+            return min(1.0, step / self.options.steps)
         return min(1.0, self.elapsed_s / (60 * self.options.minutes))
 
     def checkpoint(self) -> dict[str, Any]:
@@ -216,7 +236,7 @@ class Run:
             torch.save(self.checkpoint(), stream)
 
     def _load(self) -> None:
-        saved = torch.load(self.folder / "checkpoint.pt", weights_only=True)
+        saved = torch.load(self.folder / "checkpoint.pt", weights_only=True, map_location=self.options.device)
         if saved["config"] != self.config.as_dict() or saved["tokenizer"] != self.vocabulary.tokenizer_json:
             raise ValueError(
                 f"{self.folder}/checkpoint.pt holds a model of another shape or vocabulary: use a new folder"
@@ -236,34 +256,67 @@ class Run:
                 stream.write(line + "\n")
             print(line, flush=True)
 
-    def taken_pieces(self, store: Any, n_pieces: int) -> Iterator[int]:
-        """Numbers of the pieces of this step that this worker takes."""
-        while (taken := store.add(f"step-{self.step}", 1) - 1) < n_pieces:
-            yield taken
+    def count(self, questions: int) -> None:
+        """A step on so many questions is done."""
+        self._update_average()
+        self.step += 1
+        self.samples += questions
 
-    def train_step(self, store: Any) -> float:
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Exponential average of the weights, in stage 2."""
+        if self.stage != 2 or self.rank != 0:
+            return
+        state = self.model.state_dict()
+        if self.average is None:
+            self.average = {name: value.clone() for name, value in state.items()}
+        torch._foreach_lerp_([self.average[name] for name in state], list(state.values()), 1 - self.options.average)
+
+    def enter_stage_2(self) -> None:
+        """Optimizer and schedule start anew."""
+        self.stage = 2
+        self.optimizer = self._fresh_optimizer()
+        self.average = None
+
+    def evaluate(self, problems: Any) -> None:
+        kind = {"told": "direct"}.get(self.options.control, self.options.control) or (
+            "grounding" if self.stage == 1 else "refinement"
+        )
+        self.log(evaluation=accuracy(self.model, self.vocabulary, problems, kind))
+
+
+class CpuSteps:
+    """Steps that several worker processes share: each takes the next piece of the batch when it is free."""
+
+    def __init__(self, run: Run, store: Any) -> None:
+        self.run, self.store = run, store
+
+    def take(self) -> float:
         """One optimizer step on one batch; returns the loss per unit of weight."""
-        options = self.options
-        pieces = batch_of(options, self.vocabulary, self.step, self.progress)
+        run = self.run
+        pieces = batch_of(run.options, run.vocabulary, run.step, run.progress)
         total = sum(sample.total_weight for piece in pieces for sample in piece)
-        self.model.zero_grad(set_to_none=False)
+        run.model.zero_grad(set_to_none=False)
         loss = 0.0
-        for number in self.taken_pieces(store, len(pieces)):
+        for number in self._taken_pieces(len(pieces)):
             # Matrix products alone are in BF16; weights, norms and losses stay in FP32.
             with torch.autocast("cpu", torch.bfloat16, enabled=MULTIPLIES_BF16):
-                piece_loss = loss_sum(self.model, lay_out(pieces[number], self.vocabulary)) / total
+                piece_loss = loss_sum(run.model, lay_out(pieces[number], run.vocabulary)) / total
             piece_loss.backward()  # type: ignore[no-untyped-call]
             loss += piece_loss.item()
         loss = self._add_up(loss)
-        self.optimizer.step(lr_scale(self.progress, options.stage1))
-        self._update_average()
-        self.step += 1
-        self.samples += sum(len(sample.branches) for piece in pieces for sample in piece)
+        run.optimizer.step(lr_scale(run.progress, run.options.stage1))
+        run.count(sum(len(sample.branches) for piece in pieces for sample in piece))
         return loss
+
+    def _taken_pieces(self, n_pieces: int) -> Iterator[int]:
+        """Numbers of the pieces of this step that this worker takes."""
+        while (taken := self.store.add(f"step-{self.run.step}", 1) - 1) < n_pieces:
+            yield taken
 
     def _add_up(self, loss: float) -> float:
         """Sum gradients (and the loss) over the workers."""
-        parameters = list(self.model.parameters())
+        parameters = list(self.run.model.parameters())
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -274,53 +327,90 @@ class Run:
             parameter.grad = gradient.view_as(parameter)
         return float(flat[0])
 
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        """Exponential average of the weights, in stage 2."""
-        if self.stage != 2 or self.rank != 0:
-            return
-        state = self.model.state_dict()
-        if self.average is None:
-            self.average = {name: value.clone() for name, value in state.items()}
-        for name, value in state.items():
-            self.average[name].lerp_(value, 1 - self.options.average)
+    def close(self) -> None:
+        """Leave the other workers."""
+        dist.barrier()
+        dist.destroy_process_group()
 
-    def enter_stage_2(self) -> None:
-        """Optimizer and schedule start anew."""
-        self.stage = 2
-        self.optimizer = self._fresh_optimizer()
-        self.average = None
 
-    def evaluate(self, problems: Any) -> None:
-        kind = self.options.control or ("grounding" if self.stage == 1 else "refinement")
-        self.log(evaluation=accuracy(self.model, self.vocabulary, problems, kind))
+@cache
+def _vocabulary() -> Vocabulary:
+    return Vocabulary(build_json())
+
+
+def arrays_for(options: Options, step: int, progress: float) -> Arrays:
+    """The batch of one step as ``train/graph.py`` takes it."""
+    vocabulary = _vocabulary()
+    samples = [sample for piece in batch_of(options, vocabulary, step, progress) for sample in piece]
+    samples.sort(key=lambda sample: -sample.length)
+    return arrays_of(samples, vocabulary, options.piece_positions, options.layers)
+
+
+class GpuSteps:
+    """Steps on a GPU; the worker processes make batches."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.ahead = Ahead(partial(arrays_for, run.options), run.options.workers, run.step)
+        self.steps: GraphSteps | None = None
+        self.phase: tuple[int, int] | None = None
+
+    def take(self) -> Tensor:
+        """One optimizer step on one batch; returns the loss per unit of weight, on the GPU."""
+        run = self.run
+        phase = run.stage, next(i for i, row in enumerate(DIFFICULTY) if run.progress < row[0])
+        if self.steps is None or self.steps.optimizer is not run.optimizer:
+            self.steps = GraphSteps(run.model, run.optimizer)
+        elif phase != self.phase:
+            self.steps.shrink()
+        self.phase = phase
+        arrays = self.ahead.take(run.progress_at)
+        loss = self.steps.step(arrays, lr_scale(run.progress, run.options.stage1))
+        run.count(arrays.questions)
+        return loss
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self.ahead.close()
 
 
 def agree(values: list[float]) -> list[float]:
     """Rank 0's values on every worker."""
     tensor = torch.tensor(values, dtype=torch.float64)
-    if dist.get_world_size() > 1:
+    if dist.is_initialized() and dist.get_world_size() > 1:
         dist.broadcast(tensor, 0)
     return [float(value) for value in tensor]
 
 
 def work(rank: int, options: Options, store_path: str) -> None:
-    """What each worker process does from start to end."""
+    """What each process that trains does from start to end."""
     torch.set_num_threads(1)
-    store = dist.FileStore(store_path, options.workers)  # type: ignore[attr-defined]
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=options.workers)
-    counters = dist.PrefixStore("pieces", store)  # type: ignore[attr-defined]
     run = Run(options, rank)
+    steps: CpuSteps | GpuSteps
+    if options.device == "cuda":
+        steps = GpuSteps(run)
+    else:
+        store = dist.FileStore(store_path, options.workers)  # type: ignore[attr-defined]
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=options.workers)
+        steps = CpuSteps(run, dist.PrefixStore("pieces", store))  # type: ignore[attr-defined]
+    try:
+        _train(run, steps)
+    finally:
+        steps.close()
+
+
+def _train(run: Run, steps: CpuSteps | GpuSteps) -> None:
+    options, rank = run.options, run.rank
 
     def request_stop(number: int, frame: object) -> None:
         run.stop = rank == 0
 
     signal.signal(signal.SIGINT, request_stop)
     signal.signal(signal.SIGTERM, request_stop)
-    problems = held_out((2, 3, 4, 5), 96, seed=1000) if rank == 0 else {}
+    problems = held_out((2, 3, 4, 5), options.evaluate_on, seed=1000) if rank == 0 else {}
     last = time.monotonic()
     saved_s = evaluated_s = logged_s = run.elapsed_s
-    losses: list[float] = []
+    losses: list[float | Tensor] = []
     samples_then = run.samples
     while True:
         now = time.monotonic()
@@ -333,10 +423,11 @@ def work(rank: int, options: Options, store_path: str) -> None:
             run.enter_stage_2()
         if stop or run.progress >= 1.0:
             break
-        losses.append(run.train_step(counters))
+        losses.append(steps.take())
         if run.elapsed_s - logged_s > 20:
             rate = (run.samples - samples_then) / (run.elapsed_s - logged_s)
-            run.log(stage=run.stage, loss=round(sum(losses) / len(losses), 4), samples_per_s=round(rate, 1))
+            loss = sum(float(loss) for loss in losses) / len(losses)
+            run.log(stage=run.stage, loss=round(loss, 4), samples_per_s=round(rate, 1))
             losses, logged_s, samples_then = [], run.elapsed_s, run.samples
         if rank == 0 and run.elapsed_s - evaluated_s > options.evaluate_every:
             run.evaluate(problems)
@@ -347,8 +438,6 @@ def work(rank: int, options: Options, store_path: str) -> None:
     if rank == 0:
         run.save()
         run.evaluate(problems)
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 def parse(arguments: list[str] | None) -> Options:
@@ -364,6 +453,8 @@ def parse(arguments: list[str] | None) -> Options:
         flag = "--" + name.replace("_", "-")
         if name == "control":
             parser.add_argument(flag, choices=sorted(CONTROLS), default="", help="train a control instead")
+        elif name == "device":
+            parser.add_argument(flag, choices=("cpu", "cuda"), default=default, help=f"(default {default})")
         elif isinstance(default, bool):
             parser.add_argument(flag, action="store_true", help=f"(default {default})")
         else:
@@ -375,13 +466,15 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     options = parse(arguments)
     try:
+        if options.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("this PyTorch sees no CUDA device: leave --device out to train on the CPU")
         Path(options.output).mkdir(parents=True, exist_ok=True)
         handle, store_path = tempfile.mkstemp(prefix="train-store-")
         os.close(handle)
         os.unlink(store_path)
         others = [
             mp.get_context("spawn").Process(target=work, args=(rank, options, store_path), daemon=True)
-            for rank in range(1, options.workers)
+            for rank in range(1, options.workers if options.device == "cpu" else 1)
         ]
         for process in others:
             process.start()
