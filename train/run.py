@@ -282,7 +282,10 @@ class Run:
         kind = {"told": "direct"}.get(self.options.control, self.options.control) or (
             "grounding" if self.stage == 1 else "refinement"
         )
-        self.log(evaluation=accuracy(self.model, self.vocabulary, problems, kind))
+        # Other shapes, and no gradients: compiling for them would take longer than it saves.
+        with torch.compiler.set_stance("force_eager"):
+            table = accuracy(self.model, self.vocabulary, problems, kind)
+        self.log(evaluation=table)
 
 
 class CpuSteps:
