@@ -29,7 +29,7 @@ the deeper it lies the higher up (*told values*): blocks can take it from there.
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -300,9 +300,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
-        tensors = (self.tokens, self.positions, self.marks, self.rows, self.targets, self.weights, self.readout)
         taps = {layer: (rows.to(device), t.to(device), w.to(device)) for layer, (rows, t, w) in self.taps.items()}
-        return Batch(*(tensor.to(device) for tensor in tensors), self.ends, taps)
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, taps=taps, **moved)
 
 
 def lay_out(samples: list[Sample], vocabulary: Vocabulary, width: int | None = None) -> Batch:

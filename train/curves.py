@@ -1,6 +1,6 @@
 """Learning curves of one or more runs as a picture: accuracy on held-out problems over the questions seen.
 
-    python -m train.curves rim=runs/rim-tiny direct=runs/direct -o curves.png
+    python -m train.curves RiM=docs/rim-tiny/rim direct=docs/rim-tiny/direct -o curves.png
 
 One panel per step count; the accuracy is that of the last readout (a control: the whole answer). Needs matplotlib.
 """
@@ -35,7 +35,7 @@ def draw(runs: dict[str, Path], output: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, len(STEPS), figsize=(13, 3.6), sharey=True, layout="constrained")
+    figure, panels = pyplot.subplots(1, len(STEPS), figsize=(13, 4), sharey=True, layout="constrained")
     for label, folder in runs.items():
         points = read_log(folder)
         for panel, steps in zip(panels, STEPS, strict=True):
@@ -46,7 +46,7 @@ def draw(runs: dict[str, Path], output: Path) -> None:
         panel.set_ylim(0, 100)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("right answers, %")
-    panels[-1].legend()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(runs))
     figure.savefig(output, dpi=120)
     pyplot.close(figure)
 
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m train.curves",
         description="Draw the learning curves of runs.",
-        epilog="example: python -m train.curves rim=runs/rim-tiny direct=runs/direct -o curves.png",
+        epilog="example: python -m train.curves RiM=docs/rim-tiny/rim direct=docs/rim-tiny/direct -o curves.png",
     )
     parser.add_argument("runs", nargs="+", metavar="LABEL=DIR", help="folders of runs and what to call them")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="picture to write")

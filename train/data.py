@@ -1,11 +1,12 @@
-"""Word problems as JSONL, in two disjoint splits.
+"""Word problems as JSONL, in three disjoint splits.
 
-    python -m train.data --split train|test --steps 2-5 -n N --seed S [-o FILE]
+    python -m train.data --split train|probe|test --steps 2-5 -n N --seed S [-o FILE]
 
 One line per problem: ``question`` (str), ``steps`` (the solving equations in order, such as ``["5+3=8", "8*2=16"]``)
-and ``answer`` (str, the last value). A problem belongs to the test split when a hash of its canonical operations and
-numbers (names, items and wording removed) says so, so no test problem was ever trained in other words. Standard library
-only; the same arguments always give the same lines.
+and ``answer`` (str, the last value). A hash of its canonical operations and numbers (names, items and wording removed)
+says to which split a problem belongs, so no test problem was ever trained in other words. What is learnt about a model
+that is trained, such as its probe, comes from the split ``probe``. Standard library only; the same arguments always
+give the same lines.
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ from pathlib import Path
 from train.kinds import draw_kind, problem
 from train.problems import MAX_VALUE, Problem
 
-SPLITS = ("train", "test")
-TEST_SHARE = 16  # one of TEST_SHARE canonical forms is a test problem
+SPLITS = ("train", "probe", "test")
+HELD_OUT_SHARE = 16  # one of so many canonical forms is not for training; half of these are test problems
 
 
 def split_of(canonical: str) -> str:
     """The split to which a canonical form belongs. Single operations (and none) are all for training."""
     if canonical.count("(") <= 1:
         return "train"
-    digest = hashlib.sha256(canonical.encode()).digest()
-    return "test" if int.from_bytes(digest[:8], "little") % TEST_SHARE == 0 else "train"
+    number = int.from_bytes(hashlib.sha256(canonical.encode()).digest()[:8], "little")
+    if number % HELD_OUT_SHARE:
+        return "train"
+    return "probe" if number % (2 * HELD_OUT_SHARE) else "test"
 
 
 def draw(rng: random.Random, split: str, n_steps: int, max_value: int = MAX_VALUE, kind: str | None = None) -> Problem:
@@ -50,8 +53,8 @@ def generate(split: str, steps: tuple[int, ...], count: int, seed: int) -> Itera
 
     Raises ValueError when the language has too few distinct questions of this kind, or none.
     """
-    if split == "test" and 1 in steps:
-        raise ValueError("the test split starts at 2 steps: single operations are all for training")
+    if split != "train" and 1 in steps:
+        raise ValueError(f"the {split} split starts at 2 steps: single operations are all for training")
     rng = random.Random(f"{split}/{steps}/{seed}")
     seen: set[bytes] = set()
     repeats = 0
@@ -103,8 +106,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other problems (default 0)")
     parser.add_argument("-o", "--output", type=Path, help="file to write (default: standard output)")
     options = parser.parse_args(arguments)
-    if options.split == "test" and 1 in options.steps:
-        parser.error("the test split starts at 2 steps: single operations are all for training")
+    if options.split != "train" and 1 in options.steps:
+        parser.error(f"the {options.split} split starts at 2 steps: single operations are all for training")
     lines = (as_json(made) + "\n" for made in generate(options.split, options.steps, options.count, options.seed))
     try:
         if options.output is None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.numpy import load_file
 
 from rim_edge.errors import SpecError
 from rim_edge.spec import RimSpec
@@ -41,9 +40,8 @@ def weights_of(saved: dict[str, Any], which: str) -> dict[str, torch.Tensor]:
     return rounded(average if which == "average" and average is not None else saved["model"])
 
 
-def spec_of(vocabulary: Vocabulary, saved: dict[str, Any], probe: Path | None) -> RimSpec:
+def spec_of(vocabulary: Vocabulary, saved: dict[str, Any]) -> RimSpec:
     """The memory-slot metadata of a checkpoint."""
-    tensors = load_file(probe) if probe else {}
     return RimSpec(
         begin_id=vocabulary.ids[BEGIN],
         memory_id=vocabulary.ids[MEMORY],
@@ -55,8 +53,6 @@ def spec_of(vocabulary: Vocabulary, saved: dict[str, Any], probe: Path | None) -
         answer_pattern=r"(-?\d+)",
         trained_direct=saved["stage"] == 2,  # refinement trains readout 0, too
         closed_vocabulary=True,
-        probe_weight=tensors.get("weight"),
-        probe_bias=tensors.get("bias"),
         source={
             "name": "rim-tiny",
             "license": "apache-2.0",
@@ -72,18 +68,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m train.export",
         description="Export a checkpoint of train.run as a Hugging Face folder.",
-        epilog="example: python -m train.export runs/tiny -o runs/tiny/hf --probe runs/tiny/probe.safetensors",
+        epilog="example: python -m train.export runs/rim-tiny -o runs/rim-tiny/hf",
     )
     parser.add_argument("checkpoint", type=Path, help="a run's folder, or its checkpoint.pt")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--weights", choices=("average", "last"), default="average", help="(default average)")
-    parser.add_argument("--probe", type=Path, metavar="FILE", help="probe written by train.probe")
     options = parser.parse_args(arguments)
     try:
         saved = load_checkpoint(options.checkpoint)
         vocabulary = Vocabulary(saved["tokenizer"])
         config = ModelConfig(**saved["config"])
-        spec = spec_of(vocabulary, saved, options.probe)
+        spec = spec_of(vocabulary, saved)
         spec.check_model(config.vocab_size, config.hidden_size)
         write_folder(options.output, config, weights_of(saved, options.weights), saved["tokenizer"], spec)
     except (OSError, ValueError, SpecError) as error:

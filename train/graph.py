@@ -161,7 +161,7 @@ class Recorded:
         self._ints = torch.zeros(n_ints, dtype=torch.int32, device="cuda")
         self._floats = torch.zeros(n_targets, device="cuda")
         self._pinned = torch.zeros(n_ints, dtype=torch.int32).pin_memory(), torch.zeros(n_targets).pin_memory()
-        self._copied = torch.cuda.Event()
+        self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._model, self._optimizer, self._pool = model, optimizer, pool
         self._graph: torch.cuda.CUDAGraph | None = None
         self._loss = torch.zeros((), device="cuda")
@@ -191,7 +191,7 @@ class Recorded:
     def replay(self) -> Tensor:
         """The step, recorded at the first call."""
         if self._graph is None:
-            stream = torch.cuda.Stream()
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(2):

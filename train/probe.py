@@ -1,10 +1,11 @@
 """Train the linear probe: does the state at the end of block k tell whether readout k is right?
 
-    python -m train.probe runs/rim-tiny -o runs/rim-tiny/probe.safetensors
+    python -m train.probe rim-tiny.gguf -o runs/rim-tiny/hf/rim_probe.safetensors
 
 One logistic regression per block on the state after the final norm at the block's end token:
     score_k = sigma(w_k . h_k + b_k)
-The problems come fresh from the training split with a seed that training never uses, so the test split stays unseen.
+States and answers are those that the model file gives in the runtime. The problems are of the split ``probe``: their
+operations and numbers are neither in training nor in the test split.
 """
 
 from __future__ import annotations
@@ -13,40 +14,45 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from train.curriculum import BLOCK_COUNT, alone, lay_out, refinement
-from train.data import generate
-from train.export import load_checkpoint, weights_of
+import rim_edge
+from rim_edge import Model, RimError
+from train.data import generate, parse_count, parse_steps
 from train.files import atomic_write
-from train.model import Llama, ModelConfig
 from train.problems import Problem
-from train.tokenizer import Vocabulary
+
+AT_ONCE = 500  # problems asked in one call: their states are kept
 
 
-@torch.no_grad()
-def states(model: Llama, vocabulary: Vocabulary, problems: list[Problem], chunk: int = 16) -> tuple[Tensor, Tensor]:
-    """States ``[N, K, hidden_size]`` float32 at the end of each block, and ``[N, K]`` bool: was that readout right."""
-    samples = sorted(
-        (alone(p, refinement(p, vocabulary), vocabulary) for p in problems), key=lambda sample: sample.length
-    )
-    hidden, correct = [], []
-    for start in range(0, len(samples), chunk):
-        batch = lay_out(samples[start : start + chunk], vocabulary)
-        h = model.hidden(batch.tokens, batch.positions, batch.mask, batch.rows)
-        hit = model.logits(h).argmax(-1) == batch.targets
-        wrong = torch.zeros(len(batch.ends), dtype=torch.int64).index_add_(0, batch.readout, (~hit).long())
-        first = torch.searchsorted(batch.readout, torch.arange(len(batch.ends)))
-        hidden.append(h[first].view(-1, BLOCK_COUNT + 1, h.shape[-1])[:, 1:])
-        correct.append((wrong == 0).view(-1, BLOCK_COUNT + 1)[:, 1:])
+def states(model: Model, problems: list[Problem]) -> tuple[Tensor, Tensor]:
+    """States ``[N, K, n_embd]`` float32 at the end of each block, and ``[N, K]`` bool: was that readout right."""
+    hidden: list[Tensor] = []
+    correct: list[Tensor] = []
+    for start in range(0, len(problems), AT_ONCE):
+        part = problems[start : start + AT_ONCE]
+        answers = model.ask_many([p.question for p in part], readouts=True, hidden=True, max_tokens=4)
+        found = [[readout.hidden for readout in answer.readouts] for answer in answers]
+        hidden.append(torch.from_numpy(np.array(found, np.float32)))
+        correct.append(
+            torch.tensor(
+                [
+                    [readout.value == str(p.values[-1]) for readout in answer.readouts]
+                    for p, answer in zip(part, answers, strict=True)
+                ]
+            )
+        )
+        print(f"\r{start + len(part)} of {len(problems)} problems", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
     return torch.cat(hidden), torch.cat(correct)
 
 
 def fit(hidden: Tensor, correct: Tensor, penalty: float = 1e-3) -> tuple[Tensor, Tensor]:
-    """Weights ``[K, hidden_size]`` and biases ``[K]`` of the regressions, by L-BFGS on standardised states."""
+    """Weights ``[K, n_embd]`` and biases ``[K]`` of the regressions, by L-BFGS on standardised states."""
     mean, std = hidden.mean(0, keepdim=True), hidden.std(0, keepdim=True) + 1e-6
     x = (hidden - mean) / std
     target = correct.float()
@@ -79,36 +85,34 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m train.probe",
-        description="Train the linear probe that scores every readout.",
-        epilog="example: python -m train.probe runs/rim-tiny -o runs/rim-tiny/probe.safetensors",
+        description="Train the linear probe that scores every readout of a GGUF, through rim_edge.",
+        epilog="example: python -m train.probe rim-tiny.gguf -o runs/rim-tiny/hf/rim_probe.safetensors",
     )
-    parser.add_argument("checkpoint", type=Path, help="a run's folder, or its checkpoint.pt")
+    parser.add_argument("model", type=Path, help="the GGUF file, with or without a probe of its own")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="safetensors file to write")
-    parser.add_argument("-n", "--count", type=int, default=4000, help="problems of 2 to 5 steps (default 4000)")
+    parser.add_argument("--steps", type=parse_steps, default=(2, 3, 4, 5), help="step count or range (default 2-5)")
+    parser.add_argument("-n", "--count", type=parse_count, default=4000, help="problems in all (default 4000)")
     parser.add_argument("--seed", type=int, default=77, help="(default 77)")
-    parser.add_argument("--weights", choices=("average", "last"), default="average", help="(default average)")
-    parser.add_argument("--threads", type=int, default=1, help="(default 1)")
     options = parser.parse_args(arguments)
     try:
-        torch.set_num_threads(options.threads)
-        saved = load_checkpoint(options.checkpoint)
-        model = Llama(ModelConfig(**saved["config"]))
-        model.load_state_dict(weights_of(saved, options.weights))
-        vocabulary = Vocabulary(saved["tokenizer"])
-        hidden, correct = states(model, vocabulary, list(generate("train", (2, 3, 4, 5), options.count, options.seed)))
-        weight, bias = fit(hidden, correct)
-        fresh, truth = states(model, vocabulary, list(generate("test", (2, 3, 4, 5), options.count // 4, options.seed)))
+        with rim_edge.load(options.model) as model:
+            if model.spec is None:
+                raise ValueError(f"{options.model} has no memory blocks, so nothing to score")
+            weight, bias = fit(*states(model, list(generate("probe", options.steps, options.count, options.seed))))
+            fresh, truth = states(model, list(generate("test", options.steps, options.count // 4, options.seed)))
         scores = torch.einsum("nkd,kd->nk", fresh, weight) + bias
         chosen = truth.gather(1, scores.argmax(1, keepdim=True)).float().mean().item()
         shares = {"last": truth[:, -1], "any": truth.any(1)}
-        print(f"test split, {len(truth)} problems of 2-5 steps: probe's choice {chosen:.3f}", end="")
+        print(f"test split, {len(truth)} problems: probe's choice {chosen:.3f}", end="")
         print("".join(f", {name} {value.float().mean().item():.3f}" for name, value in shares.items()))
-        print("AUROC per block:", " ".join(f"{auroc(scores[:, k], truth[:, k]):.3f}" for k in range(BLOCK_COUNT)))
+        print("AUROC per block:", *(f"{auroc(scores[:, k], truth[:, k]):.3f}" for k in range(truth.shape[1])))
         with atomic_write(options.output) as stream:
             stream.write(safetensors.torch.save({"weight": weight.contiguous(), "bias": bias.contiguous()}))
-    except (OSError, ValueError) as error:
+    except (OSError, RimError, ValueError) as error:
         print(f"train.probe: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -1,13 +1,14 @@
 """Train a RiM model from scratch with the two-stage curriculum, within a budget of wall-clock time.
 
-    python -m train.run -o runs/rim-tiny --minutes 100
+    python -m train.run -o runs/rim-tiny --steps 7000 --device cuda --compile --piece-positions 512 --workers 8
 
 Progress is the share of the time budget (or of ``--steps``) that is used, so the schedule always reaches its end. The
 folder gets ``checkpoint.pt`` (every few minutes, whole or not at all) and ``log.jsonl``; the same command goes on from
 the checkpoint. Ctrl-C writes a checkpoint and leaves.
 
-Controls see the very questions that RiM sees at the same step: ``--control direct`` answers at once, ``--control
-chain`` writes every step's value first; ``--stage1 0 --deep 0`` has blocks without grounding ("filler").
+Controls see the very questions that RiM sees at the same step: ``--control direct`` answers at once, ``--control told``
+does so with RiM's hints about the facts, ``--control chain`` writes every step's value first; ``--stage1 0 --deep 0``
+has blocks without grounding ("filler").
 
 Several worker processes of one thread each split every batch into small pieces and take the next piece when free; they
 add up their gradients once per step. On few cores that is faster than one process with several threads. With ``--device
@@ -70,14 +71,14 @@ class Options:
     steps: int = 0  # 0: as many as the minutes allow
     device: str = "cpu"  # or cuda
     workers: int = 2
-    batch_positions: int = 4000
+    batch_positions: int = 8000
     piece_positions: int = 1000
     questions: int = 4
-    stage1: float = 0.6
-    deep: float = 0.5
+    stage1: float = 0.4
+    deep: float = 1.0
     told: float = 1.0  # told values' weight, as a part of what --deep gives them
-    muon_lr: float = 0.01
-    adam_lr: float = 2e-3
+    muon_lr: float = 0.005
+    adam_lr: float = 1e-3
     average: float = 0.995
     seed: int = 1
     layers: int = 10
@@ -447,7 +448,7 @@ def parse(arguments: list[str] | None) -> Options:
     parser = argparse.ArgumentParser(
         prog="python -m train.run",
         description="Train a RiM model from scratch: grounding, then refinement. Continues from a checkpoint.",
-        epilog="example: python -m train.run -o runs/rim-tiny --minutes 100",
+        epilog="example: python -m train.run -o runs/rim-tiny --minutes 300 --compile",
     )
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder of the run")
     for name, default in asdict(Options("")).items():
