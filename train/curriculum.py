@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -301,7 +302,9 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
         taps = {layer: (rows.to(device), t.to(device), w.to(device)) for layer, (rows, t, w) in self.taps.items()}
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         return replace(self, taps=taps, **moved)
 
 

@@ -1,8 +1,16 @@
-"""Accuracy of every readout on held-out problems, by step count."""
+"""Accuracy of every readout on held-out problems, by step count.
+
+    python -m train.evaluate runs/rim-tiny runs/direct -n 1000 --seed 4242
+
+compares checkpoints, controls too, on the same problems of the test split.
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,8 +26,9 @@ from train.curriculum import (
     readouts_correct,
     refinement,
 )
-from train.data import generate
-from train.model import Llama
+from train.data import generate, parse_count, parse_steps
+from train.export import load_checkpoint, weights_of
+from train.model import Llama, ModelConfig
 from train.problems import Problem
 from train.tokenizer import Vocabulary
 
@@ -36,18 +45,19 @@ def accuracy(
 
     ``kind`` says what the model is being taught. ``grounding``: ``last`` (readout T, the answer) and ``steps`` (the
     mean over readouts, each with its own step). ``refinement``: ``last``, ``any`` and ``first`` block, ``direct`` (no
-    block). ``direct``: ``last``. ``chain``: ``last``, the last value of the chain that the model writes by itself.
+    block). ``direct`` and ``told``: ``last``. ``chain``: ``last``, the last value of the chain that the model writes by
+    itself.
     """
     table: dict[str, dict[str, float]] = {}
     for n_steps, group in problems.items():
         if kind == "chain":
             table[str(n_steps)] = {"last": chain_accuracy(model, vocabulary, group, chunk)}
             continue
-        make = {"grounding": _grounding, "refinement": refinement, "direct": direct}[kind]
+        make = {"grounding": _grounding, "refinement": refinement, "direct": direct, "told": direct}[kind]
         correct = torch.cat([_correct(model, vocabulary, part, make) for part in _chunks(group, chunk)]).float()
         if kind == "grounding":
             table[str(n_steps)] = {"last": correct[:, -1].mean().item(), "steps": correct.mean().item()}
-        elif kind == "direct":
+        elif make is direct:
             table[str(n_steps)] = {"last": correct[:, -1].mean().item()}
         else:
             blocks = correct[:, 1:]
@@ -99,3 +109,42 @@ def chain_accuracy(model: Llama, vocabulary: Vocabulary, group: list[Problem], c
         for problem, text in zip(part, written, strict=True):
             right += text[-2:] == vocabulary.value(problem.values[-1])
     return right / len(group)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m train.evaluate",
+        description="Compare checkpoints of train.run on the test split: percent right, greedy, BF16 weights in FP32.",
+        epilog="example: python -m train.evaluate runs/rim-tiny runs/direct -n 1000",
+    )
+    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="RUN", help="folders of runs, or checkpoints")
+    parser.add_argument("--steps", type=parse_steps, default=(2, 3, 4, 5), help="step count or range (default 2-5)")
+    parser.add_argument("-n", "--count", type=parse_count, default=1000, help="problems per step count (default 1000)")
+    parser.add_argument("--seed", type=int, default=4242, help="(default 4242)")
+    parser.add_argument("--weights", choices=("average", "last"), default="average", help="(default average)")
+    options = parser.parse_args(arguments)
+    try:
+        problems = held_out(options.steps, options.count, options.seed)
+        print("| run | readout | " + " | ".join(f"{n} steps" for n in options.steps) + " | mean |")
+        print("| --- " * (len(options.steps) + 3) + "|")
+        for path in options.checkpoints:
+            saved = load_checkpoint(path)
+            model = Llama(ModelConfig(**saved["config"]))
+            model.load_state_dict(weights_of(saved, options.weights))
+            kind = saved["options"]["control"] or ("grounding" if saved["stage"] == 1 else "refinement")
+            table = accuracy(model, Vocabulary(saved["tokenizer"]), problems, kind)
+            for readout in next(iter(table.values())):
+                shares = [100 * row[readout] for row in table.values()]
+                cells = " | ".join(f"{share:.1f}" for share in [*shares, sum(shares) / len(shares)])
+                print(f"| {path} | {readout} | {cells} |", flush=True)
+    except (OSError, ValueError) as error:
+        print(f"train.evaluate: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -280,9 +280,7 @@ class Run:
         self.average = None
 
     def evaluate(self, problems: Any) -> None:
-        kind = {"told": "direct"}.get(self.options.control, self.options.control) or (
-            "grounding" if self.stage == 1 else "refinement"
-        )
+        kind = self.options.control or ("grounding" if self.stage == 1 else "refinement")
         # Other shapes, and no gradients: compiling for them would take longer than it saves.
         with torch.compiler.set_stance("force_eager"):
             table = accuracy(self.model, self.vocabulary, problems, kind)
