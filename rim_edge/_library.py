@@ -14,6 +14,8 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -25,6 +27,10 @@ LLAMA_CPP_PYTHON = "0.3.36"
 _REINSTALL = f"run: pip install --force-reinstall llama-cpp-python=={LLAMA_CPP_PYTHON}"
 _FILE_NAMES = {"darwin": "libllama.dylib", "win32": "llama.dll"}
 _LOG_LEVELS = {3: logging.WARNING, 4: logging.ERROR}  # of ggml_log_level; the rest is for the curious
+
+#: how often a thread of libgomp looks again before it sleeps, while it waits for the others. libgomp's own default is
+#: 300,000: several milliseconds, hundreds of times per answer, in which another program on the same cores must wait
+SPIN_COUNT = 2000
 
 _loaded: ctypes.CDLL | None = None
 
@@ -69,9 +75,23 @@ def preload() -> None:
         )
     path = folder / "lib" / _FILE_NAMES.get(sys.platform, "libllama.so")
     try:
-        _loaded = ctypes.CDLL(str(path))
+        with _short_waits():
+            _loaded = ctypes.CDLL(str(path))
     except OSError as error:
         raise LibraryMismatchError(f"libllama cannot be loaded ({error}): {_REINSTALL}") from None
+
+
+@contextmanager
+def _short_waits() -> Iterator[None]:
+    """libgomp reads the environment when it is loaded; what the user set there stays."""
+    if "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ:
+        yield
+        return
+    os.environ["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
+    try:
+        yield
+    finally:
+        del os.environ["GOMP_SPINCOUNT"]
 
 
 def attach(native: ModuleType) -> None:

@@ -52,6 +52,19 @@ def test_uses_the_library_of_the_installed_package() -> None:
     assert Path(_native.library_path()).parent == _library.package_folder() / "lib"
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="libgomp is Linux's")
+@pytest.mark.parametrize("set_by_user", ["", "77"])
+def test_threads_that_wait_soon_sleep(set_by_user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("OMP_DISPLAY_ENV", "VERBOSE")  # libgomp tells what it has read
+    monkeypatch.setenv("GOMP_SPINCOUNT", set_by_user)
+    if not set_by_user:
+        monkeypatch.delenv("GOMP_SPINCOUNT")
+    done = python("import os, rim_edge; print(os.environ.get('GOMP_SPINCOUNT', ''))")
+    assert f"GOMP_SPINCOUNT = '{set_by_user or _library.SPIN_COUNT}'" in done.stderr
+    assert done.stdout.strip() == set_by_user  # the environment of the program is as it was
+
+
 @pytest.mark.parametrize("imports", ["rim_edge, rim_edge._native, llama_cpp", "llama_cpp, rim_edge, rim_edge._native"])
 def test_one_copy_beside_llama_cpp(imports: str) -> None:
     code = f"""
