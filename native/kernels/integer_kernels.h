@@ -26,6 +26,7 @@ constexpr int groups = 8;            // of 4 values in a block
 constexpr int64_t panel_blocks = 8;  // 256 values
 constexpr int panel_tiles = 4;
 constexpr int64_t few_tokens = 8;
+constexpr int64_t tokens_near = 192;  // whose sums are kept near between panels: 48 KiB
 
 // ---- activations: all quants, then a scale per token and block, then n_scales corrections per token and block
 
@@ -187,19 +188,27 @@ void widen(const uint8_t * tiles, size_t tile_size, int64_t n_blocks, int64_t fi
     }
 }
 
-// Sums of R tiles (from the panel's tile `row` on, which has `rows`) x T tokens over the n blocks of a panel, added to those in `out` unless
-// these are the first blocks.
+// Where the sums of a token and some tiles stand: of the panels before, and of this one too.
+struct Sums {
+    const float * before;  // nullptr: there is none before
+    size_t before_stride;
+    float * after;
+    size_t after_stride;
+};
+
+// Sums of R tiles (from the panel's tile `row` on, which has `rows`) x T tokens over the n blocks of a panel, added to those before.
 template <class Isa, int R, int T, Range range, int n_scales, bool has_min>
-void many(const Panel & panel, int row, int rows, const Activations & in, int64_t first_token, int64_t first, int64_t n_here, float * out,
-          size_t out_stride) {
+void many(const Panel & panel, int row, int rows, const Activations & in, int64_t first_token, int64_t first, int64_t n_here,
+          const Sums & at) {
     constexpr int n_factors = n_scales + (has_min ? 1 : 0);
-    out += row * tile_rows;
+    const float * const before = at.before == nullptr ? nullptr : at.before + row * tile_rows;
+    float * const after = at.after + row * tile_rows;
     typename Isa::Floats sums[R][T];
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
         for (int t = 0; t < T; ++t) {
-            sums[r][t] = first == 0 ? Isa::floats(0.0f) : Isa::load(out + t * out_stride + r * tile_rows);
+            sums[r][t] = before == nullptr ? Isa::floats(0.0f) : Isa::load(before + t * at.before_stride + r * tile_rows);
         }
     }
     const int8_t * a = in.quants + first_token * in.inner + first * block_values;
@@ -267,7 +276,7 @@ void many(const Panel & panel, int row, int rows, const Activations & in, int64_
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
         for (int t = 0; t < T; ++t) {
-            Isa::store(out + t * out_stride + r * tile_rows, sums[r][t]);
+            Isa::store(after + t * at.after_stride + r * tile_rows, sums[r][t]);
         }
     }
 }
@@ -314,30 +323,39 @@ Fetch next_panel(const uint8_t * tiles, size_t tile_size, int64_t n_blocks, int6
 }
 
 template <class Isa, class Type, int R, int T>
-void all_rows(const Panel & panel, const Activations & in, int64_t token, int64_t first, int64_t n, float * out, size_t out_stride) {
+void all_rows(const Panel & panel, const Activations & in, int64_t token, int64_t first, int64_t n, const Sums & at) {
     constexpr int step = R < Isa::many_tiles ? R : Isa::many_tiles;
     for (int row = 0; row < R; row += step) {
-        many<Isa, step, T, Type::range, Type::n_scales, Type::has_min>(panel, row, R, in, token, first, n, out + token * out_stride, out_stride);
+        many<Isa, step, T, Type::range, Type::n_scales, Type::has_min>(panel, row, R, in, token, first, n, at);
     }
 }
 
 template <class Isa, class Type, int R>
 void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_t first_token, int64_t end_token, float * out,
                  size_t out_stride) {
+    constexpr size_t near_stride = R * tile_rows;
     Panel panel;
+    alignas(64) float near[tokens_near * near_stride];
     for (int64_t first = 0; first < in.n_blocks; first += panel_blocks) {
         const int64_t n = std::min(panel_blocks, in.n_blocks - first);
         widen<Isa, Type, R>(tiles, tile_size, in.n_blocks, first, n, panel);
         Fetch fetch = next_panel<Isa, Type, R>(tiles, tile_size, in.n_blocks, first + n, (end_token - first_token) / Isa::many_tokens);
+        const bool last = first + n == in.n_blocks;
+        Sums at{first == 0 ? nullptr : near, near_stride, last ? out + first_token * out_stride : near, last ? out_stride : near_stride};
+        const auto move_on = [&at](int64_t by) {
+            at.before = at.before == nullptr ? nullptr : at.before + by * at.before_stride;
+            at.after += by * at.after_stride;
+        };
         int64_t token = first_token;
         for (; token + Isa::many_tokens <= end_token; token += Isa::many_tokens) {
             fetch.some();
-            all_rows<Isa, Type, R, Isa::many_tokens>(panel, in, token, first, n, out, out_stride);
+            all_rows<Isa, Type, R, Isa::many_tokens>(panel, in, token, first, n, at);
+            move_on(Isa::many_tokens);
         }
         switch (end_token - token) {
-            case 1: all_rows<Isa, Type, R, 1>(panel, in, token, first, n, out, out_stride); break;
-            case 2: all_rows<Isa, Type, R, 2>(panel, in, token, first, n, out, out_stride); break;
-            case 3: all_rows<Isa, Type, R, 3>(panel, in, token, first, n, out, out_stride); break;
+            case 1: all_rows<Isa, Type, R, 1>(panel, in, token, first, n, at); break;
+            case 2: all_rows<Isa, Type, R, 2>(panel, in, token, first, n, at); break;
+            case 3: all_rows<Isa, Type, R, 3>(panel, in, token, first, n, at); break;
             default: break;
         }
     }
@@ -385,19 +403,17 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
         }
         return;
     }
-    while (tile < part.end_tile) {
+    for (int64_t n; tile < part.end_tile; tile += n) {
         const uint8_t * const bytes = tiles + static_cast<size_t>(tile) * tile_size;
         float * const to = out + tile * tile_rows;
-        const int64_t n = part.end_tile - tile;
-        if (n >= 4) {
-            many_tokens<Isa, Type, 4>(bytes, tile_size, in, part.first_token, part.end_token, to, out_stride);
-            tile += 4;
-        } else if (n >= 2) {
-            many_tokens<Isa, Type, 2>(bytes, tile_size, in, part.first_token, part.end_token, to, out_stride);
-            tile += 2;
-        } else {
-            many_tokens<Isa, Type, 1>(bytes, tile_size, in, part.first_token, part.end_token, to, out_stride);
-            tile += 1;
+        n = part.end_tile - tile >= 4 ? 4 : part.end_tile - tile >= 2 ? 2 : 1;
+        for (int64_t token = part.first_token; token < part.end_token; token += tokens_near) {
+            const int64_t end = std::min(token + tokens_near, part.end_token);
+            switch (n) {
+                case 4: many_tokens<Isa, Type, 4>(bytes, tile_size, in, token, end, to, out_stride); break;
+                case 2: many_tokens<Isa, Type, 2>(bytes, tile_size, in, token, end, to, out_stride); break;
+                default: many_tokens<Isa, Type, 1>(bytes, tile_size, in, token, end, to, out_stride); break;
+            }
         }
     }
 }
