@@ -46,14 +46,13 @@ inline __m512bh broadcast(const uint8_t * pair) {
 }
 
 template <int R, int T>
-void sum(const uint8_t * tiles, size_t tile_size, const uint8_t * tokens, size_t token_size, int64_t first, int64_t end, float * out,
-         size_t out_stride) {
+void sum(const uint8_t * tiles, size_t tile_size, const uint8_t * tokens, size_t token_size, int64_t first, int64_t end, const Sums & at) {
     __m512 sums[R][T];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
         for (int t = 0; t < T; ++t) {
-            sums[r][t] = first == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(out + t * out_stride + r * tile_rows);
+            sums[r][t] = at.before == nullptr ? _mm512_setzero_ps() : _mm512_loadu_ps(at.before + t * at.before_stride + r * tile_rows);
         }
     }
     for (int64_t pair = first; pair < end; ++pair) {
@@ -75,13 +74,16 @@ void sum(const uint8_t * tiles, size_t tile_size, const uint8_t * tokens, size_t
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
         for (int t = 0; t < T; ++t) {
-            _mm512_storeu_ps(out + t * out_stride + r * tile_rows, sums[r][t]);
+            _mm512_storeu_ps(at.after + t * at.after_stride + r * tile_rows, sums[r][t]);
         }
     }
 }
 
+// At most tokens_near tokens.
 template <int R>
 void tiles_of(const uint8_t * tiles, size_t tile_size, const Prepared & prepared, const Part & part, float * out, size_t out_stride) {
+    constexpr size_t near_stride = R * tile_rows;
+    alignas(64) float near[tokens_near * near_stride];
     const size_t token_size = static_cast<size_t>(prepared.inner) * 2;
     const int64_t n_pairs = prepared.inner / 2;
     const int64_t step = part.end_token - part.first_token <= panel_tokens ? n_pairs : panel_pairs;
@@ -93,19 +95,21 @@ void tiles_of(const uint8_t * tiles, size_t tile_size, const Prepared & prepared
         int64_t fetched = part.end_token - part.first_token < 24 ? step : 0;  // few tokens leave no time for it
         for (int64_t token = part.first_token; token < part.end_token; token += panel_tokens) {
             const uint8_t * const from = prepared.bytes + static_cast<size_t>(token) * token_size;
-            float * const to = out + token * out_stride;
+            float * const sums = near + static_cast<size_t>(token - part.first_token) * near_stride;
+            const bool last = end == n_pairs;
+            const Sums at{first == 0 ? nullptr : sums, near_stride, last ? out + token * out_stride : sums, last ? out_stride : near_stride};
             for (const int64_t until = std::min(fetched + share, step); fetched < until; ++fetched) {
                 for (int r = 0; r < R; ++r) {
                     _mm_prefetch(reinterpret_cast<const char *>(next + static_cast<size_t>(r) * tile_size + fetched * 64), _MM_HINT_T1);
                 }
             }
             switch (std::min<int64_t>(panel_tokens, part.end_token - token)) {
-                case 1: sum<R, 1>(tiles, tile_size, from, token_size, first, end, to, out_stride); break;
-                case 2: sum<R, 2>(tiles, tile_size, from, token_size, first, end, to, out_stride); break;
-                case 3: sum<R, 3>(tiles, tile_size, from, token_size, first, end, to, out_stride); break;
-                case 4: sum<R, 4>(tiles, tile_size, from, token_size, first, end, to, out_stride); break;
-                case 5: sum<R, 5>(tiles, tile_size, from, token_size, first, end, to, out_stride); break;
-                default: sum<R, panel_tokens>(tiles, tile_size, from, token_size, first, end, to, out_stride); break;
+                case 1: sum<R, 1>(tiles, tile_size, from, token_size, first, end, at); break;
+                case 2: sum<R, 2>(tiles, tile_size, from, token_size, first, end, at); break;
+                case 3: sum<R, 3>(tiles, tile_size, from, token_size, first, end, at); break;
+                case 4: sum<R, 4>(tiles, tile_size, from, token_size, first, end, at); break;
+                case 5: sum<R, 5>(tiles, tile_size, from, token_size, first, end, at); break;
+                default: sum<R, panel_tokens>(tiles, tile_size, from, token_size, first, end, at); break;
             }
         }
     }
@@ -115,13 +119,12 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
     const size_t tile_size = tile_bytes(*layout_of(GGML_TYPE_BF16), prepared.inner);
     for (int64_t tile = part.first_tile; tile < part.end_tile;) {
         const uint8_t * const bytes = tiles + static_cast<size_t>(tile) * tile_size;
-        if (part.end_tile - tile >= panel_tiles) {
-            tiles_of<panel_tiles>(bytes, tile_size, prepared, part, out + tile * tile_rows, out_stride);
-            tile += panel_tiles;
-        } else {
-            tiles_of<1>(bytes, tile_size, prepared, part, out + tile * tile_rows, out_stride);
-            tile += 1;
+        const bool whole = part.end_tile - tile >= panel_tiles;
+        for (int64_t token = part.first_token; token < part.end_token; token += tokens_near) {
+            const Part near{tile, tile, token, std::min(token + tokens_near, part.end_token)};
+            (whole ? tiles_of<panel_tiles> : tiles_of<1>)(bytes, tile_size, prepared, near, out + tile * tile_rows, out_stride);
         }
+        tile += whole ? panel_tiles : 1;
     }
 }
 

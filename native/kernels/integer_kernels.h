@@ -26,7 +26,6 @@ constexpr int groups = 8;            // of 4 values in a block
 constexpr int64_t panel_blocks = 8;  // 256 values
 constexpr int panel_tiles = 4;
 constexpr int64_t few_tokens = 8;
-constexpr int64_t tokens_near = 192;  // whose sums are kept near between panels: 48 KiB
 
 // ---- activations: all quants, then a scale per token and block, then n_scales corrections per token and block
 
@@ -90,6 +89,7 @@ template <class Isa, class Type, int R, int T>
 void few(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_t first_token, float * out, size_t out_stride) {
     const size_t quants_size = Type::quant_bytes * static_cast<size_t>(in.n_blocks);
     constexpr size_t scale_step = Type::scale_bytes * block_values / Type::scale_values;  // per block
+    constexpr size_t ahead = Type::quant_bytes == 512 ? 1536 : 3072;  // tried from 1024 to 16384; 4096 is worst: the same sets of the caches
     typename Isa::Floats sums[R][T];
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
@@ -108,7 +108,7 @@ void few(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_
             const uint8_t * const bytes = tile + static_cast<size_t>(block) * Type::quant_bytes;
 #pragma GCC unroll 8
             for (size_t line = 0; line < Type::quant_bytes; line += 64) {
-                __builtin_prefetch(bytes + 4096 + line, 0, 1);
+                __builtin_prefetch(bytes + ahead + line, 0, 1);
             }
             // Scales are a short run of their own: those of the next tiles, as nothing else announces them.
             __builtin_prefetch(tile + R * tile_size + quants_size + static_cast<size_t>(block) * scale_step, 0, 2);
@@ -187,14 +187,6 @@ void widen(const uint8_t * tiles, size_t tile_size, int64_t n_blocks, int64_t fi
         }
     }
 }
-
-// Where the sums of a token and some tiles stand: of the panels before, and of this one too.
-struct Sums {
-    const float * before;  // nullptr: there is none before
-    size_t before_stride;
-    float * after;
-    size_t after_stride;
-};
 
 // Sums of R tiles (from the panel's tile `row` on, which has `rows`) x T tokens over the n blocks of a panel, added to those before.
 template <class Isa, int R, int T, Range range, int n_scales, bool has_min>

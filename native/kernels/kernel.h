@@ -26,6 +26,17 @@ struct Part {
     int64_t first_token, end_token;
 };
 
+// Where the sums of a token and some tiles stand, of the weights before and of these too. Between panels of weights they stay in memory of
+// the thread's own: rows of the result lie at multiples of large powers of two, which few sets of a cache share, and beside rows of
+// another thread, which the processor fetches along.
+struct Sums {
+    const float * before;  // nullptr: there is none before
+    size_t before_stride;
+    float * after;
+    size_t after_stride;
+};
+constexpr int64_t tokens_near = 192;  // whose sums stay near, 48 KiB with 4 tiles
+
 struct Kernel {
     const char * name;  // instruction set
     size_t (*prepared_bytes)(int64_t inner, int64_t n_tokens);
