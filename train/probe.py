@@ -51,7 +51,7 @@ def states(model: Model, problems: list[Problem]) -> tuple[Tensor, Tensor]:
     return torch.cat(hidden), torch.cat(correct)
 
 
-def fit(hidden: Tensor, correct: Tensor, penalty: float = 1e-3) -> tuple[Tensor, Tensor]:
+def fit(hidden: Tensor, correct: Tensor, penalty: float = 1e-2) -> tuple[Tensor, Tensor]:
     """Weights ``[K, n_embd]`` and biases ``[K]`` of the regressions, by L-BFGS on standardised states."""
     mean, std = hidden.mean(0, keepdim=True), hidden.std(0, keepdim=True) + 1e-6
     x = (hidden - mean) / std
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("model", type=Path, help="the GGUF file, with or without a probe of its own")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="safetensors file to write")
     parser.add_argument("--steps", type=parse_steps, default=(2, 3, 4, 5), help="step count or range (default 2-5)")
-    parser.add_argument("-n", "--count", type=parse_count, default=4000, help="problems in all (default 4000)")
+    parser.add_argument("-n", "--count", type=parse_count, default=8000, help="problems in all (default 8000)")
     parser.add_argument("--seed", type=int, default=77, help="(default 77)")
     options = parser.parse_args(arguments)
     try:
@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
             if model.spec is None:
                 raise ValueError(f"{options.model} has no memory blocks, so nothing to score")
             weight, bias = fit(*states(model, list(generate("probe", options.steps, options.count, options.seed))))
-            fresh, truth = states(model, list(generate("test", options.steps, options.count // 4, options.seed)))
+            fresh, truth = states(model, list(generate("test", options.steps, 1000, options.seed)))
         scores = torch.einsum("nkd,kd->nk", fresh, weight) + bias
         chosen = truth.gather(1, scores.argmax(1, keepdim=True)).float().mean().item()
         shares = {"last": truth[:, -1], "any": truth.any(1)}
