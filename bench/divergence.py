@@ -80,7 +80,9 @@ def measure(reference: Path, model: Path, text: str, options: argparse.Namespace
     """One row of the table."""
     plain = {"RIM_EDGE_KERNELS": "0"}
     file = str(folder / "logits.npy")
-    kl: dict[str, list[float]] = {name: [] for name in ("reference, libllama", "reference, ours", "both", "split")}
+    kl: dict[str, list[float]] = {
+        name: [] for name in ("reference, libllama", "reference, ours", "both", "both, rows", "split")
+    }
     surprise: dict[str, list[float]] = {name: [] for name in ("reference", "libllama", "ours")}
     with ExitStack() as stack:
         sides = {
@@ -112,6 +114,7 @@ def measure(reference: Path, model: Path, text: str, options: argparse.Namespace
             kl["both"] += divergence(found["libllama"], found["ours"]).tolist()
             rows = np.linspace(len(passage) // 2 + 1, len(passage) - 1, SPLIT_ROWS).astype(int).tolist()
             sides["libllama"].call("split", tokens=passage, rows=rows, file=file)
+            kl["both, rows"] += divergence(found["libllama"][rows], found["ours"][rows]).tolist()
             kl["split"] += divergence(found["libllama"][rows], log_softmax(np.load(file))).tolist()
     cells = [f"{np.mean(values):.5f}" for values in kl.values()]
     perplexity = {name: float(np.exp(np.mean(values))) for name, values in surprise.items()}
@@ -131,7 +134,14 @@ def main() -> int:
     options = parser.parse_args()
     try:
         text = read(options.text)
-        heads = ["weights", "KL(ref, libllama)", "KL(ref, ours)", "KL(libllama, ours)", "KL(libllama, split)"]
+        heads = [
+            "weights",
+            "KL(ref, libllama)",
+            "KL(ref, ours)",
+            "KL(libllama, ours)",
+            "on 4 places",
+            "KL(libllama, split) there",
+        ]
         heads += ["perplexity ref", "libllama", "ours", "ours / libllama"]
         print("| " + " | ".join(heads) + " |")
         print("| --- " + "| ---: " * (len(heads) - 1) + "|")
