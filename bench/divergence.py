@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from splits import Rows, log_softmax
 
 from rim_edge.benchmark.child import Child
 from rim_edge.errors import RimError
 
 SPLIT_ROWS = 4
-Rows = npt.NDArray[np.float32]
 
 
 class Side:
@@ -57,14 +57,9 @@ class Side:
         np.save(file, np.array(found, np.float32))
 
 
-def log_softmax(rows: Rows) -> Rows:
-    x = rows - rows.max(axis=-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
-
-
 def divergence(p: Rows, q: Rows) -> npt.NDArray[np.float64]:
     """KL(p || q) in nats of every row; both are log-probabilities."""
-    return (np.exp(p) * (p - q)).sum(axis=-1, dtype=np.float64)
+    return (np.exp(p) * (p - q)).sum(axis=-1)
 
 
 def read(path: Path) -> str:
@@ -139,7 +134,7 @@ def main() -> int:
             "KL(ref, libllama)",
             "KL(ref, ours)",
             "KL(libllama, ours)",
-            "on 4 places",
+            f"on {SPLIT_ROWS} places",
             "KL(libllama, split) there",
         ]
         heads += ["perplexity ref", "libllama", "ours", "ours / libllama"]

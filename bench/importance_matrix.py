@@ -25,6 +25,8 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from splits import log_softmax
+
 import rim_edge
 from convert.quantization.calibrate import TokenSequence, collect_importance, make_sequences
 from convert.quantization.importance import ImportanceMatrix
@@ -63,11 +65,6 @@ class Distance:
 def mean_and_error(values: Sequence[float], sign: str = "") -> str:
     """Mean and standard error of independent values."""
     return f"{statistics.mean(values):{sign}8.5f} ± {statistics.stdev(values) / len(values) ** 0.5:.5f}"
-
-
-def log_softmax(rows: Rows) -> npt.NDArray[np.float64]:
-    shifted = rows.astype(np.float64) - rows.max(-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
 
 
 def logits(model: _native.Model, sequence: TokenSequence, width: int, n_threads: int) -> tuple[Rows, Rows]:

@@ -93,6 +93,13 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def add_problem_options(parser: argparse.ArgumentParser, count: int, count_help: str, seed: int) -> None:
+    """Which problems a command takes: ``--steps``, ``--count`` and ``--seed``, with the defaults of the command."""
+    parser.add_argument("--steps", type=parse_steps, default=(2, 3, 4, 5), help="step count or range (default 2-5)")
+    parser.add_argument("-n", "--count", type=parse_count, default=count, help=f"{count_help} (default {count})")
+    parser.add_argument("--seed", type=int, default=seed, help=f"another gives other problems (default {seed})")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(
@@ -101,9 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="example: python -m train.data --split test --steps 2-5 -n 1000 --seed 1 -o test.jsonl",
     )
     parser.add_argument("--split", choices=SPLITS, required=True, help="the splits share no operations and numbers")
-    parser.add_argument("--steps", type=parse_steps, default=(2, 3, 4, 5), help="step count or range (default 2-5)")
-    parser.add_argument("-n", "--count", type=parse_count, default=1000, help="number of problems (default 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other problems (default 0)")
+    add_problem_options(parser, 1000, "number of problems", 0)
     parser.add_argument("-o", "--output", type=Path, help="file to write (default: standard output)")
     options = parser.parse_args(arguments)
     if options.split != "train" and 1 in options.steps:

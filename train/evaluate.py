@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from train.checkpoint import load_checkpoint, weights_of
 from train.curriculum import (
     Branch,
     Readout,
@@ -26,8 +27,7 @@ from train.curriculum import (
     readouts_correct,
     refinement,
 )
-from train.data import generate, parse_count, parse_steps
-from train.export import load_checkpoint, weights_of
+from train.data import add_problem_options, generate
 from train.model import Llama, ModelConfig
 from train.problems import Problem
 from train.tokenizer import Vocabulary
@@ -119,9 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="example: python -m train.evaluate runs/rim-tiny runs/direct -n 1000",
     )
     parser.add_argument("checkpoints", nargs="+", type=Path, metavar="RUN", help="folders of runs, or checkpoints")
-    parser.add_argument("--steps", type=parse_steps, default=(2, 3, 4, 5), help="step count or range (default 2-5)")
-    parser.add_argument("-n", "--count", type=parse_count, default=1000, help="problems per step count (default 1000)")
-    parser.add_argument("--seed", type=int, default=4242, help="(default 4242)")
+    add_problem_options(parser, 1000, "problems per step count", 4242)
     parser.add_argument("--weights", choices=("average", "last"), default="average", help="(default average)")
     options = parser.parse_args(arguments)
     try:

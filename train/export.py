@@ -12,32 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rim_edge.errors import SpecError
 from rim_edge.spec import RimSpec
+from train.checkpoint import load_checkpoint, weights_of
 from train.curriculum import BLOCK_COUNT, BLOCK_SIZE
-from train.folder import rounded, write_folder
+from train.folder import write_folder
 from train.model import ModelConfig
 from train.tokenizer import BEGIN, END, MEMORY, Vocabulary
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint in a file, or in a run's folder. Raises OSError or ValueError with one line."""
-    file = path / "checkpoint.pt" if path.is_dir() else path
-    try:
-        saved: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
-    except OSError:
-        raise
-    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
-        raise ValueError(f"{file} is no checkpoint of train.run ({type(error).__name__})") from None
-    return saved
-
-
-def weights_of(saved: dict[str, Any], which: str) -> dict[str, torch.Tensor]:
-    """``average`` or ``last`` weights, rounded to BF16. Falls back to ``last`` where no average exists yet."""
-    average = saved.get("average")
-    return rounded(average if which == "average" and average is not None else saved["model"])
 
 
 def spec_of(vocabulary: Vocabulary, saved: dict[str, Any]) -> RimSpec:

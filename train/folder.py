@@ -1,6 +1,6 @@
 """The Hugging Face folder of a trained model: what transformers, ``convert/to_gguf.py`` and ``train/restore.py`` share.
 
-Matrices and norms are stored as BF16, so weights must be BF16-representable already (``rounded``).
+Matrices and norms are stored as BF16, so weights must be BF16-representable already (``train.checkpoint.rounded``).
 """
 
 from __future__ import annotations
@@ -20,11 +20,6 @@ from train.model import ModelConfig
 from train.tokenizer import END_OF_TEXT
 
 END_OF_TEXT_ID = 0
-
-
-def rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights rounded to the nearest BF16 values, still float32."""
-    return {name: value.to(torch.bfloat16).float() for name, value in state.items()}
 
 
 def write_folder(

@@ -25,7 +25,7 @@ from train.optim import Optimizer
 from train.tokenizer import Vocabulary
 
 AHEAD = 3  # batches that each worker process makes ahead
-ROUND_ROWS, ROUND_TARGETS = 1, 128  # shapes are padded to multiples of these
+ROUND_TARGETS = 128  # targets of a layer are padded to multiples of it
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -77,7 +77,7 @@ def shape_for(arrays: Arrays, before: Shape | None) -> Shape:
 
     layers = sorted(targets.keys() | old.keys())
     return (
-        grown(rows, before[0] if before else 0, ROUND_ROWS),
+        grown(rows, before[0] if before else 0, 1),
         width,
         tuple((layer, grown(targets.get(layer, 0), old.get(layer, 0), ROUND_TARGETS)) for layer in layers),
     )
@@ -216,7 +216,6 @@ class GraphSteps:
         self._recorded: dict[Shape, Recorded] = {}
         self._shape: Shape | None = None
         self._pool = torch.cuda.graph_pool_handle()
-        self._begun = False
 
     def shrink(self) -> None:
         """Forget what earlier batches needed: those to come are of another make."""
@@ -225,12 +224,10 @@ class GraphSteps:
     def step(self, arrays: Arrays, scale: float) -> Tensor:
         """One step at ``scale`` of the learning rates; the loss per unit of weight, on the GPU."""
         self._shape = shape_for(arrays, self._shape)
+        first = not self._recorded
         recorded = self._recorded.get(self._shape)
         if recorded is None:
             recorded = self._recorded[self._shape] = Recorded(self.model, self.optimizer, self._shape, self._pool)
         recorded.fill(arrays)
         self.optimizer.set_scale(scale)
-        if self._begun:
-            return recorded.replay()
-        self._begun = True
-        return recorded.eager()
+        return recorded.eager() if first else recorded.replay()

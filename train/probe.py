@@ -22,7 +22,7 @@ from torch import Tensor
 
 import rim_edge
 from rim_edge import Model, RimError
-from train.data import generate, parse_count, parse_steps
+from train.data import add_problem_options, generate
 from train.files import atomic_write
 from train.problems import Problem
 
@@ -90,9 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("model", type=Path, help="the GGUF file, with or without a probe of its own")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="safetensors file to write")
-    parser.add_argument("--steps", type=parse_steps, default=(2, 3, 4, 5), help="step count or range (default 2-5)")
-    parser.add_argument("-n", "--count", type=parse_count, default=8000, help="problems in all (default 8000)")
-    parser.add_argument("--seed", type=int, default=77, help="(default 77)")
+    add_problem_options(parser, 8000, "problems in all", 77)
     options = parser.parse_args(arguments)
     try:
         with rim_edge.load(options.model) as model:

@@ -344,7 +344,6 @@ def arrays_for(options: Options, step: int, progress: float) -> Arrays:
     """The batch of one step as ``train/graph.py`` takes it."""
     vocabulary = _vocabulary()
     samples = [sample for piece in batch_of(options, vocabulary, step, progress) for sample in piece]
-    samples.sort(key=lambda sample: -sample.length)
     return arrays_of(samples, vocabulary, options.piece_positions, options.layers)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import rim_edge
 from rim_edge import Answer, RimError
-from train.data import generate, parse_count, parse_steps
+from train.data import add_problem_options, generate
 from train.kinds import KINDS
 
 
@@ -48,9 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="example: python -m train.score rim_edge/models/rim-tiny.gguf -n 500 --seed 4242",
     )
     parser.add_argument("model", type=Path, help="the GGUF file")
-    parser.add_argument("--steps", type=parse_steps, default=(2, 3, 4, 5), help="step count or range (default 2-5)")
-    parser.add_argument("-n", "--count", type=parse_count, default=500, help="problems per step count (default 500)")
-    parser.add_argument("--seed", type=int, default=4242, help="(default 4242)")
+    add_problem_options(parser, 500, "problems per step count", 4242)
     parser.add_argument("--by-kind", action="store_true", help="also the last readout for each kind of problem")
     options = parser.parse_args(arguments)
     kinds: dict[str, list[str]] = {}

@@ -19,10 +19,10 @@ from convert.families.llama import to_halves, to_neighbours
 from convert.hf_folder import ConvertError
 from convert.to_gguf import convert
 from convert.to_gguf import main as to_gguf
+from train.checkpoint import rounded
 from train.curriculum import BLOCK_COUNT
 from train.data import draw
 from train.export import main as export
-from train.folder import rounded
 from train.lexicon import words
 from train.model import Llama, ModelConfig
 from train.restore import main as restore
