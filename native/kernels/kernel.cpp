@@ -1,8 +1,10 @@
 // kernel.cpp: which kernel runs for a type: the best instruction set of this processor, or the one that the environment names.
 #include "kernel.h"
 
+#include <array>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "attention.h"
 #include "instructions.h"
@@ -53,6 +55,14 @@ constexpr Level levels[] = {{"none", [] () noexcept { return false; }, nullptr, 
 struct Choice {
     const Level * level = nullptr;
     std::string why_none;
+    // Asked once: a level may ask the processor, and a virtual machine answers cpuid in tens of microseconds.
+    std::array<const Kernel *, GGML_TYPE_COUNT> kernels{};
+
+    Choice(const Level * level, std::string why_none) : level(level), why_none(std::move(why_none)) {
+        for (int type = 0; level && type < GGML_TYPE_COUNT; ++type) {
+            kernels[static_cast<size_t>(type)] = level->find(static_cast<ggml_type>(type));
+        }
+    }
 };
 
 Choice choose() {
@@ -87,7 +97,7 @@ const Choice & choice() {
 }  // namespace
 
 const Kernel * kernel_for(ggml_type type) noexcept {
-    return choice().level ? choice().level->find(type) : nullptr;
+    return choice().kernels[static_cast<size_t>(type)];
 }
 
 const AttentionKernel * attention_kernel() noexcept {
