@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "turns.h"
+
 namespace rim::kernels {
 
 namespace {
@@ -156,12 +158,8 @@ void compute_attention(const Functions & functions, const ggml_private::ComputeP
         kernel.attend(task, segment * segment_keys, std::min((segment + 1) * segment_keys, task.n_keys), part, work);
     };
 
-    if (params.thread == 0) {
-        functions.chunk_set(params.threadpool, params.n_threads);
-    }
-    functions.barrier(params.threadpool);
-    const int64_t n_items = shape.tasks() * (shares ? n_segments : 1);
-    for (int64_t item = params.thread; item < n_items; item = functions.chunk_add(params.threadpool, 1)) {
+    Turns turns(params, op, shape.tasks() * (shares ? n_segments : 1));
+    for (int64_t item; turns.take(item);) {
         if (shares) {
             attend(shape.task(op, item / n_segments), item % n_segments, part_of(item / n_segments, item % n_segments));
             continue;

@@ -119,12 +119,14 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
     const size_t tile_size = tile_bytes(*layout_of(GGML_TYPE_BF16), prepared.inner);
     for (int64_t tile = part.first_tile; tile < part.end_tile;) {
         const uint8_t * const bytes = tiles + static_cast<size_t>(tile) * tile_size;
-        const bool whole = part.end_tile - tile >= panel_tiles;
+        const int64_t left = part.end_tile - tile;
+        const int64_t n = left >= panel_tiles ? panel_tiles : left >= 2 ? 2 : 1;
+        const auto of = n == panel_tiles ? &tiles_of<panel_tiles> : n == 2 ? &tiles_of<2> : &tiles_of<1>;
         for (int64_t token = part.first_token; token < part.end_token; token += tokens_near) {
             const Part near{tile, tile, token, std::min(token + tokens_near, part.end_token)};
-            (whole ? tiles_of<panel_tiles> : tiles_of<1>)(bytes, tile_size, prepared, near, out + tile * tile_rows, out_stride);
+            of(bytes, tile_size, prepared, near, out + tile * tile_rows, out_stride);
         }
-        tile += whole ? panel_tiles : 1;
+        tile += n;
     }
 }
 

@@ -36,8 +36,8 @@ bool is_ours(const ggml_tensor * weights) {
 
 class Traits : public TensorTraits {
   public:
-    bool work_size(int, const ggml_tensor * op, size_t & size) override {
-        size = product_work_size(op);
+    bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
+        size = product_work_size(op, n_threads);
         return true;
     }
     bool compute_forward(ComputeParams * params, ggml_tensor * op) override {
@@ -141,8 +141,7 @@ std::string unknown_library(ExtraBufferTypes & types) {
     if (strcmp(ggml_version(), ggml_version_mirrored) != 0 || strcmp(llama_version(), llama_version_mirrored) != 0) {
         return std::string("they are made for ggml ") + ggml_version_mirrored + ", this is " + ggml_version();
     }
-    if (!find(extra_buffer_types_symbol, types) || !find("ggml_barrier", functions.barrier) ||
-        !find("ggml_threadpool_chunk_set", functions.chunk_set) || !find("ggml_threadpool_chunk_add", functions.chunk_add)) {
+    if (!find(extra_buffer_types_symbol, types) || !find("ggml_barrier", functions.barrier)) {
         return "libggml-cpu does not offer what they need";
     }
     if (!ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)) {

@@ -90,7 +90,5 @@ using ExtraBufferTypes = std::vector<ggml_backend_buffer_type_t> & (*)();
 constexpr const char * extra_buffer_types_symbol = "_Z39ggml_backend_cpu_get_extra_buffer_typesv";
 
 using Barrier = void (*)(void * threadpool);
-using ChunkSet = void (*)(void * threadpool, int value);
-using ChunkAdd = int (*)(void * threadpool, int value);
 
 }  // namespace rim::kernels::ggml_private

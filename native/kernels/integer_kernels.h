@@ -85,11 +85,16 @@ RIM_INLINE float float_of(const int32_t * bits) {
 
 // ---- few tokens
 
+// `more`: whether the next R tiles follow, whose weights are then fetched towards the end of these.
 template <class Isa, class Type, int R, int T>
-void few(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_t first_token, float * out, size_t out_stride) {
+void few(const uint8_t * tiles, size_t tile_size, bool more, const Activations & in, int64_t first_token, float * out, size_t out_stride) {
     const size_t quants_size = Type::quant_bytes * static_cast<size_t>(in.n_blocks);
     constexpr size_t scale_step = Type::scale_bytes * block_values / Type::scale_values;  // per block
-    constexpr size_t ahead = Type::quant_bytes == 512 ? 1536 : 3072;  // tried from 1024 to 16384: bytes gain a fifth over 4096
+    const int64_t ahead = std::min<int64_t>((Type::quant_bytes == 512 ? 1536 : 3072) / Type::quant_bytes, in.n_blocks);
+    const size_t step = more ? R * tile_size : 0;
+    const int64_t turn = in.n_blocks - ahead;  // from here on what comes next is of the next tiles
+    const size_t here = static_cast<size_t>(ahead) * Type::quant_bytes;
+    const size_t there = more ? step - static_cast<size_t>(turn) * Type::quant_bytes : 0;
     typename Isa::Floats sums[R][T];
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
@@ -102,16 +107,17 @@ void few(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_
     const float * const scales = in.scales + first_token * in.n_blocks;
     const int32_t * const corrections = in.corrections + first_token * in.n_blocks * Type::n_scales;
     for (int64_t block = 0; block < in.n_blocks; ++block) {
+        const size_t offset = block < turn ? here : there;
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) {
             const uint8_t * const tile = tiles + static_cast<size_t>(r) * tile_size;
             const uint8_t * const bytes = tile + static_cast<size_t>(block) * Type::quant_bytes;
 #pragma GCC unroll 8
             for (size_t line = 0; line < Type::quant_bytes; line += 64) {
-                __builtin_prefetch(bytes + ahead + line, 0, 1);
+                __builtin_prefetch(bytes + offset + line, 0, 1);
             }
             // Scales are a short run of their own: those of the next tiles, as nothing else announces them.
-            __builtin_prefetch(tile + R * tile_size + quants_size + static_cast<size_t>(block) * scale_step, 0, 2);
+            __builtin_prefetch(tile + step + quants_size + static_cast<size_t>(block) * scale_step, 0, 2);
             typename Isa::Bytes w[groups];
             Type::quants(bytes, w);
             typename Isa::Floats d[2], m;
@@ -354,23 +360,23 @@ void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in
 }
 
 template <class Isa, class Type, int R>
-void few_tokens_of(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_t token, int64_t n, float * out,
-                   size_t out_stride) {
+void few_tokens_of(const uint8_t * tiles, size_t tile_size, bool more, const Activations & in, int64_t token, int64_t n,
+                   float * out, size_t out_stride) {
     if constexpr (R == 1 && Isa::few_tokens_once == 8) {
         if (n == 8) {
-            few<Isa, Type, 1, 8>(tiles, tile_size, in, token, out, out_stride);
+            few<Isa, Type, 1, 8>(tiles, tile_size, more, in, token, out, out_stride);
             return;
         }
     }
     for (; n >= 4; n -= 4) {  // four tokens are what the registers hold; the second time weights come from L2
-        few<Isa, Type, R, 4>(tiles, tile_size, in, token, out, out_stride);
+        few<Isa, Type, R, 4>(tiles, tile_size, more, in, token, out, out_stride);
         token += 4;
         out += 4 * out_stride;
     }
     switch (n) {
-        case 1: few<Isa, Type, R, 1>(tiles, tile_size, in, token, out, out_stride); break;
-        case 2: few<Isa, Type, R, 2>(tiles, tile_size, in, token, out, out_stride); break;
-        case 3: few<Isa, Type, R, 3>(tiles, tile_size, in, token, out, out_stride); break;
+        case 1: few<Isa, Type, R, 1>(tiles, tile_size, more, in, token, out, out_stride); break;
+        case 2: few<Isa, Type, R, 2>(tiles, tile_size, more, in, token, out, out_stride); break;
+        case 3: few<Isa, Type, R, 3>(tiles, tile_size, more, in, token, out, out_stride); break;
         default: break;
     }
 }
@@ -387,10 +393,11 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
             const uint8_t * const bytes = tiles + static_cast<size_t>(tile) * tile_size;
             float * const to = out + part.first_token * out_stride + tile * tile_rows;
             n = n_tokens == Isa::few_tokens_once ? 1 : std::min<int64_t>(Isa::few_tiles, part.end_tile - tile);
+            const bool more = tile + 2 * n <= part.end_tile;
             if (n == 2) {
-                few_tokens_of<Isa, Type, 2>(bytes, tile_size, in, part.first_token, n_tokens, to, out_stride);
+                few_tokens_of<Isa, Type, 2>(bytes, tile_size, more, in, part.first_token, n_tokens, to, out_stride);
             } else {
-                few_tokens_of<Isa, Type, 1>(bytes, tile_size, in, part.first_token, n_tokens, to, out_stride);
+                few_tokens_of<Isa, Type, 1>(bytes, tile_size, more, in, part.first_token, n_tokens, to, out_stride);
             }
         }
         return;

@@ -5,6 +5,7 @@
 
 #include "kernel.h"
 #include "layout.h"
+#include "turns.h"
 
 namespace rim::kernels {
 
@@ -19,25 +20,39 @@ Integer rounded_up(Integer value, Integer step) {
 
 // How a product is cut into chunks, which the threads take one after another.
 struct Chunks {
+    int64_t own;            // tiles that each thread begins with, 0: nothing but chunks as follow
     int64_t tiles, tokens;  // of one chunk
     int64_t across, count;  // chunks that share tiles; all
+    int64_t n_tiles, n_tokens, n_own;
 
-    Chunks(int64_t n_tiles, int64_t n_tokens, int64_t token_step, int n_threads) {
+    Chunks(int64_t n_tiles, int64_t n_tokens, int64_t token_step, int n_threads) : n_tiles(n_tiles), n_tokens(n_tokens) {
         constexpr int64_t per_thread = 6;  // so that a thread that was interrupted holds nobody up for long
         const int64_t wanted = per_thread * n_threads;
-        if (n_tokens <= 8) {  // reading weights is all that takes time: long runs of them
-            tiles = std::clamp<int64_t>(rounded_up<int64_t>(n_tiles / wanted, 4), 4, 64);
+        if (n_tokens <= 8) {  // reading weights is all that takes time: a long run of them, then shorter ones until all are done
+            own = n_threads > 1 ? n_tiles / (2 * n_threads) / 2 * 2 : 0;
+            tiles = std::clamp<int64_t>((n_tiles - own * n_threads) / (4 * n_threads) / 2 * 2, 2, 64);
             tokens = n_tokens;
         } else {
             // Four tiles are widened together, for all tokens where there are enough chunks so. The work of widening is worth it for 24
             // tokens. Where rows are few, two tiles: else a thread waits for another's last four.
+            own = 0;
             tiles = n_threads > 1 && n_tiles < 16 * n_threads ? 2 : 4;
             const int64_t groups = (n_tiles + tiles - 1) / tiles;
             const int64_t parts = std::clamp<int64_t>((wanted + groups - 1) / groups, 1, std::max<int64_t>(n_tokens / 24, 1));
             tokens = rounded_up<int64_t>((n_tokens + parts - 1) / parts, token_step);
         }
+        n_own = own > 0 ? n_threads : 0;
         across = (n_tokens + tokens - 1) / tokens;
-        count = (n_tiles + tiles - 1) / tiles * across;
+        count = n_own + (n_tiles - own * n_own + tiles - 1) / tiles * across;
+    }
+
+    Part part(int64_t chunk) const {
+        if (chunk < n_own) {
+            return {chunk * own, (chunk + 1) * own, 0, n_tokens};
+        }
+        const int64_t tile = own * n_own + (chunk - n_own) / across * tiles;
+        const int64_t token = (chunk - n_own) % across * tokens;
+        return {tile, std::min(tile + tiles, n_tiles), token, std::min(token + tokens, n_tokens)};
     }
 };
 
@@ -58,47 +73,60 @@ struct Shape {
     }
 };
 
-// Where in the work memory the results of a last tile go that is not full: the rows that it lacks have no place in the output.
-size_t last_tile_offset(const Shape & shape) {
+// Whether every thread prepares all activations for itself: where these are few, that takes less time than to wait for each other.
+bool prepares_alone(const Shape & shape) {
+    return shape.inner * shape.n_tokens <= 4096;
+}
+
+size_t prepared_step(const Shape & shape) {
     return rounded_up(kernel_for(shape.weights->type)->prepared_bytes(shape.inner, shape.n_tokens), work_alignment);
+}
+
+// Where in the work memory the results of a last tile go that is not full: the rows that it lacks have no place in the output.
+size_t last_tile_offset(const Shape & shape, int n_threads) {
+    return prepared_step(shape) * static_cast<size_t>(prepares_alone(shape) ? n_threads : 1);
+}
+
+// Blocks [first, end) of the activations, counted through all tokens.
+void prepare(const Kernel & kernel, const Shape & shape, int64_t first, int64_t end, const Prepared & prepared) {
+    const int64_t blocks = shape.inner / block_values;
+    while (first < end) {
+        const int64_t token = first / blocks;
+        const int64_t next = std::min(end, (token + 1) * blocks);
+        kernel.prepare(shape.token(token), token, first % blocks * block_values, (first % blocks + next - first) * block_values, prepared);
+        first = next;
+    }
 }
 
 }  // namespace
 
-size_t product_work_size(const ggml_tensor * op) {
+size_t product_work_size(const ggml_tensor * op, int n_threads) {
     const Shape shape(op);
-    return last_tile_offset(shape) + static_cast<size_t>(shape.n_tokens * tile_rows) * sizeof(float) + work_alignment;
+    return last_tile_offset(shape, n_threads) + static_cast<size_t>(shape.n_tokens * tile_rows) * sizeof(float) + work_alignment;
 }
 
 void compute_product(const Functions & functions, const ggml_private::ComputeParams & params, ggml_tensor * op) {
     const Shape shape(op);
     const Kernel & kernel = *kernel_for(shape.weights->type);
     auto * const work = reinterpret_cast<uint8_t *>(rounded_up<uintptr_t>(reinterpret_cast<uintptr_t>(params.work), work_alignment));
-    const Prepared prepared{work, shape.inner, shape.n_tokens};
-
-    // Activations: each thread an equal share of their blocks.
-    const int64_t blocks = shape.inner / block_values;
-    const int64_t end = blocks * shape.n_tokens * (params.thread + 1) / params.n_threads;
-    for (int64_t block = blocks * shape.n_tokens * params.thread / params.n_threads; block < end;) {
-        const int64_t token = block / blocks;
-        const int64_t next = std::min(end, (token + 1) * blocks);
-        kernel.prepare(shape.token(token), token, block % blocks * block_values, (block % blocks + next - block) * block_values, prepared);
-        block = next;
+    Prepared prepared{work, shape.inner, shape.n_tokens};
+    const int64_t blocks = shape.inner / block_values * shape.n_tokens;
+    if (prepares_alone(shape)) {
+        prepared.bytes += prepared_step(shape) * static_cast<size_t>(params.thread);
+        prepare(kernel, shape, 0, blocks, prepared);
+    } else {
+        prepare(kernel, shape, blocks * params.thread / params.n_threads, blocks * (params.thread + 1) / params.n_threads, prepared);
+        functions.barrier(params.threadpool);
     }
-    if (params.thread == 0) {
-        functions.chunk_set(params.threadpool, params.n_threads);
-    }
-    functions.barrier(params.threadpool);
 
     const Chunks chunks(shape.n_tiles, shape.n_tokens, kernel.token_step, params.n_threads);
     const auto * const tiles = static_cast<const uint8_t *>(shape.weights->data);
     auto * const out = static_cast<float *>(op->data);
     const size_t out_stride = op->nb[1] / sizeof(float);
-    auto * const last = reinterpret_cast<float *>(work + last_tile_offset(shape));
-    for (int64_t chunk = params.thread; chunk < chunks.count; chunk = functions.chunk_add(params.threadpool, 1)) {
-        const int64_t tile = chunk / chunks.across * chunks.tiles;
-        const int64_t token = chunk % chunks.across * chunks.tokens;
-        const Part part{tile, std::min(tile + chunks.tiles, shape.n_tiles), token, std::min(token + chunks.tokens, shape.n_tokens)};
+    auto * const last = reinterpret_cast<float *>(work + last_tile_offset(shape, params.n_threads));
+    Turns turns(params, op, chunks.count);
+    for (int64_t chunk; turns.take(chunk);) {
+        const Part part = chunks.part(chunk);
         const int64_t full = std::min(part.end_tile, shape.weights->ne[1] / tile_rows);
         if (part.first_tile < full) {
             kernel.multiply(tiles, prepared, {part.first_tile, full, part.first_token, part.end_token}, out, out_stride);
