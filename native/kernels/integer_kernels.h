@@ -90,7 +90,7 @@ template <class Isa, class Type, int R, int T>
 void few(const uint8_t * tiles, size_t tile_size, bool more, const Activations & in, int64_t first_token, float * out, size_t out_stride) {
     const size_t quants_size = Type::quant_bytes * static_cast<size_t>(in.n_blocks);
     constexpr size_t scale_step = Type::scale_bytes * block_values / Type::scale_values;  // per block
-    const int64_t ahead = std::min<int64_t>((Type::quant_bytes == 512 ? 1536 : 3072) / Type::quant_bytes, in.n_blocks);
+    const int64_t ahead = std::min<int64_t>(3072 / Type::quant_bytes, in.n_blocks);
     const size_t step = more ? R * tile_size : 0;
     const int64_t turn = in.n_blocks - ahead;  // from here on what comes next is of the next tiles
     const size_t here = static_cast<size_t>(ahead) * Type::quant_bytes;
