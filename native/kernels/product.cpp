@@ -25,12 +25,18 @@ struct Chunks {
     int64_t across, count;  // chunks that share tiles; all
     int64_t n_tiles, n_tokens, n_own;
 
-    Chunks(int64_t n_tiles, int64_t n_tokens, int64_t token_step, int n_threads) : n_tiles(n_tiles), n_tokens(n_tokens) {
+    Chunks(int64_t n_tiles, int64_t tile_size, int64_t n_tokens, int64_t token_step, int n_threads)
+        : n_tiles(n_tiles), n_tokens(n_tokens) {
         constexpr int64_t per_thread = 6;  // so that a thread that was interrupted holds nobody up for long
         const int64_t wanted = per_thread * n_threads;
-        if (n_tokens <= 8) {  // reading weights is all that takes time: a long run of them, then shorter ones until all are done
-            own = n_threads > 1 ? n_tiles / (2 * n_threads) / 2 * 2 : 0;
-            tiles = std::clamp<int64_t>((n_tiles - own * n_threads) / (4 * n_threads) / 2 * 2, 2, 64);
+        if (n_tokens <= 8) {
+            // Reading weights is all that takes time: a long run of them, then shorter ones until all are done. Where even these would
+            // be read sooner than the count of them travels between cores, equal shares.
+            constexpr int64_t worth_a_turn = 256 << 10;  // bytes
+            const int64_t share = (n_tiles + n_threads - 1) / n_threads;
+            const bool large = share * tile_size > 4 * worth_a_turn;
+            own = large ? share * 3 / 4 / 2 * 2 : 0;
+            tiles = large ? rounded_up<int64_t>(worth_a_turn / tile_size + 1, 2) : rounded_up<int64_t>(share, 2);
             tokens = n_tokens;
         } else {
             // Four tiles are widened together, for all tokens where there are enough chunks so. The work of widening is worth it for 24
@@ -119,7 +125,8 @@ void compute_product(const Functions & functions, const ggml_private::ComputePar
         functions.barrier(params.threadpool);
     }
 
-    const Chunks chunks(shape.n_tiles, shape.n_tokens, kernel.token_step, params.n_threads);
+    const auto tile_size = static_cast<int64_t>(tile_bytes(*layout_of(shape.weights->type), shape.inner));
+    const Chunks chunks(shape.n_tiles, tile_size, shape.n_tokens, kernel.token_step, params.n_threads);
     const auto * const tiles = static_cast<const uint8_t *>(shape.weights->data);
     auto * const out = static_cast<float *>(op->data);
     const size_t out_stride = op->nb[1] / sizeof(float);
