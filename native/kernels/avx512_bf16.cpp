@@ -120,7 +120,8 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
     for (int64_t tile = part.first_tile; tile < part.end_tile;) {
         const uint8_t * const bytes = tiles + static_cast<size_t>(tile) * tile_size;
         const int64_t left = part.end_tile - tile;
-        const int64_t n = left >= panel_tiles ? panel_tiles : left >= 2 ? 2 : 1;
+        // One token reads every weight once: best as one run of memory.
+        const int64_t n = part.end_token - part.first_token == 1 ? 1 : left >= panel_tiles ? panel_tiles : left >= 2 ? 2 : 1;
         const auto of = n == panel_tiles ? &tiles_of<panel_tiles> : n == 2 ? &tiles_of<2> : &tiles_of<1>;
         for (int64_t token = part.first_token; token < part.end_token; token += tokens_near) {
             const Part near{tile, tile, token, std::min(token + tokens_near, part.end_token)};

@@ -5,7 +5,7 @@
 // and added in float: sum += (d_w * integer sum) * d_a, and m_w * (d_a * sum of the quants) for types with minima. Both ways below do the
 // same operations on a value in the same order, on every instruction set: all give the same bits.
 //
-// - Few tokens: weights go from memory through registers once, some tiles at a time. Bound by memory.
+// - Few tokens: weights go from memory through registers once, tile by tile, one run of memory. Bound by memory.
 // - More: 4 tiles x 256 values of weights are widened to bytes in L1, then some tiles x some tokens are summed in registers. Zen 5 loads
 //   one broadcast operand per cycle and multiplies two registers per cycle, so each broadcast must serve several tiles.
 #pragma once
@@ -23,7 +23,7 @@ namespace rim::kernels {
 namespace {
 
 constexpr int groups = 8;            // of 4 values in a block
-constexpr int64_t panel_blocks = 8;  // 256 values
+constexpr int64_t panel_blocks = segment_blocks;  // 256 values
 constexpr int panel_tiles = 4;
 constexpr int64_t few_tokens = 8;
 
@@ -83,73 +83,67 @@ RIM_INLINE float float_of(const int32_t * bits) {
     return value;
 }
 
+template <class Type>
+constexpr Layout layout_for{Type::quant_bytes, Type::scale_bytes, Type::scale_values};
+
 // ---- few tokens
 
-// `more`: whether the next R tiles follow, whose weights are then fetched towards the end of these.
-template <class Isa, class Type, int R, int T>
-void few(const uint8_t * tiles, size_t tile_size, bool more, const Activations & in, int64_t first_token, float * out, size_t out_stride) {
-    const size_t quants_size = Type::quant_bytes * static_cast<size_t>(in.n_blocks);
+template <class Isa, class Type, int T>
+void few(const uint8_t * tile, const Activations & in, int64_t first_token, float * out, size_t out_stride) {
+    constexpr Layout layout = layout_for<Type>;
     constexpr size_t scale_step = Type::scale_bytes * block_values / Type::scale_values;  // per block
-    const int64_t ahead = std::min<int64_t>(3072 / Type::quant_bytes, in.n_blocks);
-    const size_t step = more ? R * tile_size : 0;
-    const int64_t turn = in.n_blocks - ahead;  // from here on what comes next is of the next tiles
-    const size_t here = static_cast<size_t>(ahead) * Type::quant_bytes;
-    const size_t there = more ? step - static_cast<size_t>(turn) * Type::quant_bytes : 0;
-    typename Isa::Floats sums[R][T];
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
+    // Bytes. Zen 4 foresees one run of memory by itself: up to 1.5 KiB change nothing there, 2 KiB and more take up to a third.
+    constexpr size_t ahead = 1024;
+    typename Isa::Floats sums[T];
 #pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) {
-            sums[r][t] = Isa::floats(0.0f);
-        }
+    for (int t = 0; t < T; ++t) {
+        sums[t] = Isa::floats(0.0f);
     }
-    const int8_t * const quants = in.quants + first_token * in.inner;
-    const float * const scales = in.scales + first_token * in.n_blocks;
-    const int32_t * const corrections = in.corrections + first_token * in.n_blocks * Type::n_scales;
-    for (int64_t block = 0; block < in.n_blocks; ++block) {
-        const size_t offset = block < turn ? here : there;
-#pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) {
-            const uint8_t * const tile = tiles + static_cast<size_t>(r) * tile_size;
-            const uint8_t * const bytes = tile + static_cast<size_t>(block) * Type::quant_bytes;
+    const int8_t * a = in.quants + first_token * in.inner;
+    const float * scale = in.scales + first_token * in.n_blocks;
+    const int32_t * correction = in.corrections + first_token * in.n_blocks * Type::n_scales;
+    for (int64_t first = 0; first < in.n_blocks; first += segment_blocks) {
+        const int64_t n_here = std::min(segment_blocks, in.n_blocks - first);
+        const uint8_t * const quants = tile + layout.quants_at(n_here);
+        for (int64_t block = 0; block < n_here; ++block) {
+            const uint8_t * const bytes = quants + static_cast<size_t>(block) * Type::quant_bytes;
 #pragma GCC unroll 8
             for (size_t line = 0; line < Type::quant_bytes; line += 64) {
-                __builtin_prefetch(bytes + offset + line, 0, 1);
+                __builtin_prefetch(bytes + ahead + line, 0, 1);
             }
-            // Scales are a short run of their own: those of the next tiles, as nothing else announces them.
-            __builtin_prefetch(tile + step + quants_size + static_cast<size_t>(block) * scale_step, 0, 2);
+            __builtin_prefetch(tile + ahead + static_cast<size_t>(block) * scale_step, 0, 1);
             typename Isa::Bytes w[groups];
             Type::quants(bytes, w);
             typename Isa::Floats d[2], m;
-            Type::scales(tile + quants_size, block, d, &m);
+            Type::scales(tile, block, d, &m);
 #pragma GCC unroll 8
             for (int t = 0; t < T; ++t) {
-                const int8_t * const a = quants + t * in.inner + block * block_values;
-                const typename Isa::Floats d_a = Isa::floats(scales[t * in.n_blocks + block]);
+                const typename Isa::Floats d_a = Isa::floats(scale[t * in.n_blocks]);
 #pragma GCC unroll 2
                 for (int s = 0; s < Type::n_scales; ++s) {
                     constexpr int n = groups / Type::n_scales;
-                    const int32_t * const correction = corrections + (t * in.n_blocks + block) * Type::n_scales + s;
-                    const int32_t start = Type::has_min ? 0 : *correction;
+                    const int32_t * const corrected = correction + t * in.n_blocks * Type::n_scales + s;
+                    const int32_t start = Type::has_min ? 0 : *corrected;
                     typename Isa::template Sum<Type::range> sum(start);
 #pragma GCC unroll 8
                     for (int i = 0; i < n; ++i) {
-                        sum.add(w[s * n + i], Isa::broadcast(a + (s * n + i) * 4));
+                        sum.add(w[s * n + i], Isa::broadcast(a + t * in.inner + (s * n + i) * 4));
                     }
-                    sums[r][t] = Isa::fused(Isa::times(Isa::converted(sum.total(start)), d[s]), d_a, sums[r][t]);
+                    sums[t] = Isa::fused(Isa::times(Isa::converted(sum.total(start)), d[s]), d_a, sums[t]);
                     if constexpr (Type::has_min) {
-                        sums[r][t] = Isa::fused(m, Isa::floats(float_of(correction)), sums[r][t]);
+                        sums[t] = Isa::fused(m, Isa::floats(float_of(corrected)), sums[t]);
                     }
                 }
             }
+            a += block_values;
+            scale += 1;
+            correction += Type::n_scales;
         }
+        tile += layout.segment_bytes(n_here);
     }
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) {
-            Isa::store(out + t * out_stride + r * tile_rows, sums[r][t]);
-        }
+    for (int t = 0; t < T; ++t) {
+        Isa::store(out + t * out_stride, sums[t]);
     }
 }
 
@@ -163,25 +157,28 @@ struct Panel {
     size_t tile_step;
 };
 
+// Segment `segment` of each tile, with n blocks.
 template <class Isa, class Type, int R>
-void widen(const uint8_t * tiles, size_t tile_size, int64_t n_blocks, int64_t first, int64_t n, Panel & panel) {
+void widen(const uint8_t * tiles, size_t tile_size, int64_t segment, int64_t n, Panel & panel) {
+    constexpr Layout layout = layout_for<Type>;
     constexpr int n_factors = Type::n_scales + (Type::has_min ? 1 : 0);
     constexpr bool wide = Type::quant_bytes == 512;
-    panel.weights = wide ? tiles + static_cast<size_t>(first) * 512 : panel.bytes;
+    tiles += static_cast<size_t>(segment) * layout.segment_bytes();
+    panel.weights = wide ? tiles + layout.quants_at(n) : panel.bytes;
     panel.tile_step = wide ? tile_size : panel_blocks * 512;
     for (int r = 0; r < R; ++r) {
-        const uint8_t * const tile = tiles + static_cast<size_t>(r) * tile_size;
+        const uint8_t * const scales = tiles + static_cast<size_t>(r) * tile_size;
         for (int64_t b = 0; b < n; ++b) {
             if constexpr (!wide) {
                 typename Isa::Bytes w[groups];
-                Type::quants(tile + static_cast<size_t>(first + b) * Type::quant_bytes, w);
+                Type::quants(scales + layout.quants_at(n) + static_cast<size_t>(b) * Type::quant_bytes, w);
 #pragma GCC unroll 8
                 for (int i = 0; i < groups; ++i) {
                     Isa::store(panel.bytes + (r * panel_blocks + b) * 512 + i * 64, w[i]);
                 }
             }
             typename Isa::Floats d[2], m;
-            Type::scales(tile + Type::quant_bytes * static_cast<size_t>(n_blocks), first + b, d, &m);
+            Type::scales(scales, b, d, &m);
             float * const factors = panel.factors + (b * R + r) * n_factors * 16;
 #pragma GCC unroll 2
             for (int s = 0; s < Type::n_scales; ++s) {
@@ -282,42 +279,38 @@ void many(const Panel & panel, int row, int rows, const Activations & in, int64_
 // Brings the weights of the next panel nearer while this one is multiplied: four short runs of memory are too few for the processor to
 // foresee.
 struct Fetch {
-    const uint8_t * runs[panel_tiles];
-    int n_runs;
-    size_t bytes;  // of a run
-    size_t step;   // of a run, at a time
+    const uint8_t * from;  // of the first tile
+    size_t tile_size;
+    int n_tiles;
+    size_t bytes;  // of each tile
+    size_t step;   // of each tile, at a time
     size_t done = 0;
 
     void some() {
         const size_t end = std::min(done + step, bytes);
         for (; done < end; done += 64) {
-            for (int r = 0; r < n_runs; ++r) {
-                __builtin_prefetch(runs[r] + done, 0, 2);
+            for (int r = 0; r < n_tiles; ++r) {
+                __builtin_prefetch(from + static_cast<size_t>(r) * tile_size + done, 0, 2);
             }
         }
     }
 };
 
-template <class Isa, class Type, int R>
-Fetch next_panel(const uint8_t * tiles, size_t tile_size, int64_t n_blocks, int64_t first, int64_t n_times) {
-    if (first >= n_blocks) {  // of the next tiles
-        tiles += R * tile_size;
-        first = 0;
-    }
-    Fetch fetch{{}, R, Type::quant_bytes * panel_blocks, 0};
-    fetch.step = (fetch.bytes / static_cast<size_t>(std::max<int64_t>(n_times, 1)) + 63) / 64 * 64;
-    constexpr size_t scale_bytes = Type::scale_bytes * panel_blocks / (Type::scale_values / block_values);
+// Of the segment after `segment`, which may be of the next tiles, in n_times.
+template <class Type, int R>
+Fetch next_panel(const uint8_t * tiles, size_t tile_size, int64_t segment, bool last, int64_t n_times) {
+    constexpr Layout layout = layout_for<Type>;
+    tiles += last ? R * tile_size : static_cast<size_t>(segment + 1) * layout.segment_bytes();
+    constexpr size_t scale_bytes = layout.quants_at(segment_blocks);
     for (int r = 0; r < R; ++r) {
-        const uint8_t * const tile = tiles + static_cast<size_t>(r) * tile_size;
-        fetch.runs[r] = tile + static_cast<size_t>(first) * Type::quant_bytes;
-        const uint8_t * const scales = tile + Type::quant_bytes * static_cast<size_t>(n_blocks) +
-                                       Type::scale_bytes * static_cast<size_t>(first / (Type::scale_values / block_values));
 #pragma GCC unroll 1
         for (size_t at = 0; at < scale_bytes; at += 64) {
-            __builtin_prefetch(scales + at, 0, 3);
+            __builtin_prefetch(tiles + static_cast<size_t>(r) * tile_size + at, 0, 3);
         }
     }
-    return fetch;
+    constexpr size_t bytes = Type::quant_bytes * panel_blocks;
+    const size_t step = (bytes / static_cast<size_t>(std::max<int64_t>(n_times, 1)) + 63) / 64 * 64;
+    return {tiles + scale_bytes, tile_size, R, bytes, step};
 }
 
 template <class Isa, class Type, int R, int T>
@@ -336,9 +329,9 @@ void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in
     alignas(64) float near[tokens_near * near_stride];
     for (int64_t first = 0; first < in.n_blocks; first += panel_blocks) {
         const int64_t n = std::min(panel_blocks, in.n_blocks - first);
-        widen<Isa, Type, R>(tiles, tile_size, in.n_blocks, first, n, panel);
-        Fetch fetch = next_panel<Isa, Type, R>(tiles, tile_size, in.n_blocks, first + n, (end_token - first_token) / Isa::many_tokens);
         const bool last = first + n == in.n_blocks;
+        widen<Isa, Type, R>(tiles, tile_size, first / panel_blocks, n, panel);
+        Fetch fetch = next_panel<Type, R>(tiles, tile_size, first / panel_blocks, last, (end_token - first_token) / Isa::many_tokens);
         Sums at{first == 0 ? nullptr : near, near_stride, last ? out + first_token * out_stride : near, last ? out_stride : near_stride};
         const auto move_on = [&at](int64_t by) {
             at.before = at.before == nullptr ? nullptr : at.before + by * at.before_stride;
@@ -359,24 +352,27 @@ void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in
     }
 }
 
-template <class Isa, class Type, int R>
-void few_tokens_of(const uint8_t * tiles, size_t tile_size, bool more, const Activations & in, int64_t token, int64_t n,
-                   float * out, size_t out_stride) {
-    if constexpr (R == 1 && Isa::few_tokens_once == 8) {
-        if (n == 8) {
-            few<Isa, Type, 1, 8>(tiles, tile_size, more, in, token, out, out_stride);
-            return;
+// Up to few_tokens of one tile.
+template <class Isa, class Type>
+void few_tokens_of(const uint8_t * tile, const Activations & in, int64_t token, int64_t n, float * out, size_t out_stride) {
+    if constexpr (Isa::few_tokens_once == 8) {
+        switch (n) {
+            case 5: few<Isa, Type, 5>(tile, in, token, out, out_stride); return;
+            case 6: few<Isa, Type, 6>(tile, in, token, out, out_stride); return;
+            case 7: few<Isa, Type, 7>(tile, in, token, out, out_stride); return;
+            case 8: few<Isa, Type, 8>(tile, in, token, out, out_stride); return;
+            default: break;
         }
     }
     for (; n >= 4; n -= 4) {  // four tokens are what the registers hold; the second time weights come from L2
-        few<Isa, Type, R, 4>(tiles, tile_size, more, in, token, out, out_stride);
+        few<Isa, Type, 4>(tile, in, token, out, out_stride);
         token += 4;
         out += 4 * out_stride;
     }
     switch (n) {
-        case 1: few<Isa, Type, R, 1>(tiles, tile_size, more, in, token, out, out_stride); break;
-        case 2: few<Isa, Type, R, 2>(tiles, tile_size, more, in, token, out, out_stride); break;
-        case 3: few<Isa, Type, R, 3>(tiles, tile_size, more, in, token, out, out_stride); break;
+        case 1: few<Isa, Type, 1>(tile, in, token, out, out_stride); break;
+        case 2: few<Isa, Type, 2>(tile, in, token, out, out_stride); break;
+        case 3: few<Isa, Type, 3>(tile, in, token, out, out_stride); break;
         default: break;
     }
 }
@@ -384,21 +380,13 @@ void few_tokens_of(const uint8_t * tiles, size_t tile_size, bool more, const Act
 template <class Isa, class Type>
 void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride) {
     const Activations in(prepared);
-    constexpr Layout layout{Type::quant_bytes, Type::scale_bytes, Type::scale_values};
-    const size_t tile_size = tile_bytes(layout, prepared.inner);
+    const size_t tile_size = tile_bytes(layout_for<Type>, prepared.inner);
     const int64_t n_tokens = part.end_token - part.first_token;
     int64_t tile = part.first_tile;
     if (n_tokens <= few_tokens) {
-        for (int64_t n; tile < part.end_tile; tile += n) {
-            const uint8_t * const bytes = tiles + static_cast<size_t>(tile) * tile_size;
-            float * const to = out + part.first_token * out_stride + tile * tile_rows;
-            n = n_tokens == Isa::few_tokens_once ? 1 : std::min<int64_t>(Isa::few_tiles, part.end_tile - tile);
-            const bool more = tile + 2 * n <= part.end_tile;
-            if (n == 2) {
-                few_tokens_of<Isa, Type, 2>(bytes, tile_size, more, in, part.first_token, n_tokens, to, out_stride);
-            } else {
-                few_tokens_of<Isa, Type, 1>(bytes, tile_size, more, in, part.first_token, n_tokens, to, out_stride);
-            }
+        for (; tile < part.end_tile; ++tile) {
+            few_tokens_of<Isa, Type>(tiles + static_cast<size_t>(tile) * tile_size, in, part.first_token, n_tokens,
+                                     out + part.first_token * out_stride + tile * tile_rows, out_stride);
         }
         return;
     }

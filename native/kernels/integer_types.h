@@ -3,7 +3,7 @@
 // A type gives: range (what its quants need of a multiplication), offset (quants are unsigned; a value is quant - offset), n_scales
 // (scales in a block of 32), has_min, and
 //   quants(bytes, w): the 8 registers of a block, 16 rows x 4 unsigned values each;
-//   scales(bytes, block, d, m): factors, and minima m where value = d * quant + m.
+//   scales(bytes, block, d, m): factors, and minima m where value = d * quant + m, of a segment's scales and a block in it.
 //
 // An Isa is what a file of one instruction set defines (avx512_vnni.cpp, avx2.h): Bytes (16 lanes x 4 bytes), Ints and Floats (16 lanes)
 // and operations on them. See avx2.h for the whole list.
@@ -134,8 +134,7 @@ struct SuperBlockMin : SuperBlock {  // Q4_K, Q5_K
         }
     }
     RIM_INLINE static void scales(const uint8_t * bytes, int64_t block, typename Isa::Floats * d, typename Isa::Floats * m) {
-        bytes += static_cast<size_t>(block / 8) * scale_bytes;
-        const uint8_t * const six = bytes + block % 8 * 32;
+        const uint8_t * const six = bytes + block * 32;
         *d = Isa::times(Isa::halves(bytes + 256), Isa::unsigned_bytes(six));
         *m = Isa::negative(Isa::times(Isa::halves(bytes + 256 + 32), Isa::unsigned_bytes(six + 16)));  // it subtracts its minima
     }
@@ -157,9 +156,8 @@ struct SixBits : SuperBlock {  // Q6_K
         }
     }
     RIM_INLINE static void scales(const uint8_t * bytes, int64_t block, typename Isa::Floats * d, typename Isa::Floats *) {
-        bytes += static_cast<size_t>(block / 8) * scale_bytes;
         const typename Isa::Floats factor = Isa::halves(bytes + 256);
-        const uint8_t * const signed_bytes = bytes + block % 8 * 32;
+        const uint8_t * const signed_bytes = bytes + block * 32;
         d[0] = Isa::times(factor, Isa::signed_bytes(signed_bytes));
         d[1] = Isa::times(factor, Isa::signed_bytes(signed_bytes + 16));
     }

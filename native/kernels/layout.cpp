@@ -1,6 +1,7 @@
 // layout.cpp: from ggml's blocks to tiles. Portable code; the bytes of a block are read where ggml's quantizer put them.
 #include "layout.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace rim::kernels {
@@ -20,9 +21,27 @@ void store32(uint8_t * bytes, uint32_t word) {
     memcpy(bytes, &word, sizeof word);
 }
 
-struct Tile {
-    uint8_t * quants;
-    uint8_t * scales;
+// Where the blocks of a tile lie.
+class Tile {
+  public:
+    Tile(uint8_t * bytes, const Layout & layout, int64_t inner) : bytes_(bytes), layout_(layout), n_blocks_(inner / block_values) {}
+
+    uint8_t * quants(int64_t block) const {
+        const int64_t first = block / segment_blocks * segment_blocks;
+        return segment(block) + layout_.quants_at(std::min(segment_blocks, n_blocks_ - first)) +
+               static_cast<size_t>(block - first) * layout_.quant_bytes;
+    }
+    // Of a block, or of the 256 values that it is among for types whose scales belong to these.
+    uint8_t * scales(int64_t block) const {
+        return segment(block) + (layout_.scale_values == block_values ? static_cast<size_t>(block % segment_blocks) * layout_.scale_bytes : 0);
+    }
+
+  private:
+    uint8_t * segment(int64_t block) const { return bytes_ + static_cast<size_t>(block / segment_blocks) * layout_.segment_bytes(); }
+
+    uint8_t * bytes_;
+    const Layout & layout_;
+    int64_t n_blocks_;
 };
 
 // Nibbles of one row in one block, both halves of 16 values as in ggml's 32-value types: the same bytes, spread over the lanes.
@@ -44,13 +63,13 @@ void put_half(const uint8_t * half, int row, uint8_t * scales) {
 }
 
 // Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL: [d] [m] [4 bytes of fifth bits] [16 bytes of nibbles]
-void pack_small(bool has_min, bool has_fifth, const Layout & layout, const uint8_t * rows, size_t row_bytes, int64_t inner, Tile tile) {
+void pack_small(bool has_min, bool has_fifth, const uint8_t * rows, size_t row_bytes, int64_t inner, const Tile & tile) {
     const size_t before_bits = has_min ? 2 * half_bytes : half_bytes;
     const size_t before_nibbles = before_bits + (has_fifth ? 4 : 0);
     const size_t block_bytes = before_nibbles + 16;
     for (int64_t b = 0; b < inner / block_values; ++b) {
-        uint8_t * const quants = tile.quants + static_cast<size_t>(b) * layout.quant_bytes;
-        uint8_t * const scales = tile.scales + static_cast<size_t>(b) * layout.scale_bytes;
+        uint8_t * const quants = tile.quants(b);
+        uint8_t * const scales = tile.scales(b);
         if (has_fifth) {
             memset(quants + 256, 0, 64);
         }
@@ -69,12 +88,13 @@ void pack_small(bool has_min, bool has_fifth, const Layout & layout, const uint8
 }
 
 // Q8_0: [d] [32 signed bytes], which become unsigned by adding 128
-void pack_q8_0(const Layout & layout, const uint8_t * rows, size_t row_bytes, int64_t inner, Tile tile) {
+void pack_q8_0(const uint8_t * rows, size_t row_bytes, int64_t inner, const Tile & tile) {
     for (int64_t b = 0; b < inner / block_values; ++b) {
-        uint8_t * const quants = tile.quants + static_cast<size_t>(b) * layout.quant_bytes;
+        uint8_t * const quants = tile.quants(b);
+        uint8_t * const scales = tile.scales(b);
         for (int row = 0; row < tile_rows; ++row) {
             const uint8_t * const block = rows + static_cast<size_t>(row) * row_bytes + static_cast<size_t>(b) * (half_bytes + 32);
-            put_half(block, row, tile.scales + static_cast<size_t>(b) * layout.scale_bytes);
+            put_half(block, row, scales);
             for (int i = 0; i < groups; ++i) {
                 store32(quants + i * 64 + row * 4, load32(block + half_bytes + i * 4) ^ 0x80808080u);
             }
@@ -95,13 +115,13 @@ void scale_and_min(const uint8_t * packed, int j, uint8_t & scale, uint8_t & min
 
 // Q4_K, Q5_K: [d] [dmin] [12 bytes of scales and minima] [32 bytes of fifth bits] [128 bytes of nibbles]. A tile's scales for 256 values: 8
 // times 16 scales and 16 minima as bytes, then 16 d and 16 dmin.
-void pack_k(bool has_fifth, const Layout & layout, const uint8_t * rows, size_t row_bytes, int64_t inner, Tile tile) {
+void pack_k(bool has_fifth, const uint8_t * rows, size_t row_bytes, int64_t inner, const Tile & tile) {
     const size_t before_nibbles = 2 * half_bytes + 12 + (has_fifth ? 32 : 0);
     const size_t super_bytes = before_nibbles + 128;
     for (int64_t s = 0; s < inner / 256; ++s) {
-        uint8_t * const scales = tile.scales + static_cast<size_t>(s) * layout.scale_bytes;
+        uint8_t * const scales = tile.scales(s * 8);
         for (int j = 0; j < 8; ++j) {
-            uint8_t * const quants = tile.quants + static_cast<size_t>(s * 8 + j) * layout.quant_bytes;
+            uint8_t * const quants = tile.quants(s * 8 + j);
             if (has_fifth) {
                 memset(quants + 256, 0, 64);
             }
@@ -134,12 +154,12 @@ void pack_k(bool has_fifth, const Layout & layout, const uint8_t * rows, size_t 
 
 // Q6_K: [128 bytes of low nibbles] [64 bytes of two high bits] [16 signed scales] [d]. In a tile the high bits of a block are two times 64
 // bytes, group i in bits 2(i % 4) of plane i / 4; scales for 256 values: 16 times 16 signed bytes, then 16 d.
-void pack_q6_k(const Layout & layout, const uint8_t * rows, size_t row_bytes, int64_t inner, Tile tile) {
+void pack_q6_k(const uint8_t * rows, size_t row_bytes, int64_t inner, const Tile & tile) {
     constexpr size_t super_bytes = 128 + 64 + 16 + half_bytes;
     for (int64_t s = 0; s < inner / 256; ++s) {
-        uint8_t * const scales = tile.scales + static_cast<size_t>(s) * layout.scale_bytes;
+        uint8_t * const scales = tile.scales(s * 8);
         for (int j = 0; j < 8; ++j) {
-            uint8_t * const quants = tile.quants + static_cast<size_t>(s * 8 + j) * layout.quant_bytes;
+            uint8_t * const quants = tile.quants(s * 8 + j);
             memset(quants + 256, 0, 128);
             for (int row = 0; row < tile_rows; ++row) {
                 const uint8_t * const super = rows + static_cast<size_t>(row) * row_bytes + static_cast<size_t>(s) * super_bytes;
@@ -168,13 +188,13 @@ void pack_q6_k(const Layout & layout, const uint8_t * rows, size_t row_bytes, in
 }
 
 // BF16: pairs of values, lane r has row r's values 2p and 2p + 1; a block at a time, so that its 1024 bytes are written while they are near
-void pack_bf16(const uint8_t * rows, size_t row_bytes, int64_t inner, Tile tile) {
-    constexpr int64_t pairs = block_values / 2;
-    for (int64_t first = 0; first < inner / 2; first += pairs) {
+void pack_bf16(const uint8_t * rows, size_t row_bytes, int64_t inner, const Tile & tile) {
+    for (int64_t b = 0; b < inner / block_values; ++b) {
+        uint8_t * const pairs = tile.quants(b);
         for (int row = 0; row < tile_rows; ++row) {
-            const uint8_t * const from = rows + static_cast<size_t>(row) * row_bytes + first * 4;
-            for (int64_t pair = 0; pair < pairs; ++pair) {
-                memcpy(tile.quants + (first + pair) * 64 + row * 4, from + pair * 4, 4);
+            const uint8_t * const from = rows + static_cast<size_t>(row) * row_bytes + static_cast<size_t>(b) * block_values * 2;
+            for (int64_t pair = 0; pair < block_values / 2; ++pair) {
+                memcpy(pairs + pair * 64 + row * 4, from + pair * 4, 4);
             }
         }
     }
@@ -206,18 +226,17 @@ bool fits(ggml_type type, int64_t inner, int64_t rows) noexcept {
 }
 
 void pack_tile(ggml_type type, const uint8_t * rows, size_t row_bytes, int64_t inner, uint8_t * bytes) noexcept {
-    const Layout & layout = *layout_of(type);
-    const Tile tile{bytes, bytes + layout.quant_bytes * static_cast<size_t>(inner / block_values)};
+    const Tile tile(bytes, *layout_of(type), inner);
     switch (type) {
         case GGML_TYPE_Q4_0:
-        case GGML_TYPE_IQ4_NL: pack_small(false, false, layout, rows, row_bytes, inner, tile); break;
-        case GGML_TYPE_Q4_1: pack_small(true, false, layout, rows, row_bytes, inner, tile); break;
-        case GGML_TYPE_Q5_0: pack_small(false, true, layout, rows, row_bytes, inner, tile); break;
-        case GGML_TYPE_Q5_1: pack_small(true, true, layout, rows, row_bytes, inner, tile); break;
-        case GGML_TYPE_Q8_0: pack_q8_0(layout, rows, row_bytes, inner, tile); break;
-        case GGML_TYPE_Q4_K: pack_k(false, layout, rows, row_bytes, inner, tile); break;
-        case GGML_TYPE_Q5_K: pack_k(true, layout, rows, row_bytes, inner, tile); break;
-        case GGML_TYPE_Q6_K: pack_q6_k(layout, rows, row_bytes, inner, tile); break;
+        case GGML_TYPE_IQ4_NL: pack_small(false, false, rows, row_bytes, inner, tile); break;
+        case GGML_TYPE_Q4_1: pack_small(true, false, rows, row_bytes, inner, tile); break;
+        case GGML_TYPE_Q5_0: pack_small(false, true, rows, row_bytes, inner, tile); break;
+        case GGML_TYPE_Q5_1: pack_small(true, true, rows, row_bytes, inner, tile); break;
+        case GGML_TYPE_Q8_0: pack_q8_0(rows, row_bytes, inner, tile); break;
+        case GGML_TYPE_Q4_K: pack_k(false, rows, row_bytes, inner, tile); break;
+        case GGML_TYPE_Q5_K: pack_k(true, rows, row_bytes, inner, tile); break;
+        case GGML_TYPE_Q6_K: pack_q6_k(rows, row_bytes, inner, tile); break;
         case GGML_TYPE_BF16: pack_bf16(rows, row_bytes, inner, tile); break;
         default: break;
     }
