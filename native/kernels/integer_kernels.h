@@ -92,8 +92,9 @@ template <class Isa, class Type, int T>
 void few(const uint8_t * tile, const Activations & in, int64_t first_token, float * out, size_t out_stride) {
     constexpr Layout layout = layout_for<Type>;
     constexpr size_t scale_step = Type::scale_bytes * block_values / Type::scale_values;  // per block
-    // Bytes. Zen 4 foresees one run of memory by itself: up to 1.5 KiB change nothing there, 2 KiB and more take up to a third.
-    constexpr size_t ahead = 1024;
+    // Bytes. Zen 4 foresees one run of memory by itself while it is read fast: up to 1.5 KiB change nothing there, 2 KiB and more take up to
+    // a third. With more tokens to multiply it looks less far ahead than memory needs.
+    constexpr size_t ahead = T <= 2 ? 1024 : 8192;
     typename Isa::Floats sums[T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
