@@ -23,7 +23,7 @@ namespace rim::kernels {
 namespace {
 
 constexpr int groups = 8;            // of 4 values in a block
-constexpr int64_t panel_blocks = segment_blocks;  // 256 values
+constexpr int64_t panel_blocks = 8;  // 256 values: whole segments
 constexpr int panel_tiles = 4;
 constexpr int64_t few_tokens = 8;
 
@@ -92,9 +92,9 @@ template <class Isa, class Type, int T>
 void few(const uint8_t * tile, const Activations & in, int64_t first_token, float * out, size_t out_stride) {
     constexpr Layout layout = layout_for<Type>;
     constexpr size_t scale_step = Type::scale_bytes * block_values / Type::scale_values;  // per block
-    // Bytes. Zen 4 foresees one run of memory by itself while it is read fast: up to 1.5 KiB change nothing there, 2 KiB and more take up to
-    // a third. With more tokens to multiply it looks less far ahead than memory needs.
-    constexpr size_t ahead = T <= 2 ? 1024 : 8192;
+    // Bytes that weights are fetched ahead. The processor foresees one run of memory by itself while it is read fast, and then loses up to a
+    // third where it is told, too (Zen 4); with more tokens to multiply it looks less far ahead than memory needs.
+    constexpr size_t ahead = T <= 2 ? 0 : 8192;
     typename Isa::Floats sums[T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
@@ -103,16 +103,19 @@ void few(const uint8_t * tile, const Activations & in, int64_t first_token, floa
     const int8_t * a = in.quants + first_token * in.inner;
     const float * scale = in.scales + first_token * in.n_blocks;
     const int32_t * correction = in.corrections + first_token * in.n_blocks * Type::n_scales;
-    for (int64_t first = 0; first < in.n_blocks; first += segment_blocks) {
-        const int64_t n_here = std::min(segment_blocks, in.n_blocks - first);
+    for (int64_t first = 0; first < in.n_blocks; first += layout.segment_blocks()) {
+        const int64_t n_here = std::min(layout.segment_blocks(), in.n_blocks - first);
         const uint8_t * const quants = tile + layout.quants_at(n_here);
+#pragma GCC unroll 2
         for (int64_t block = 0; block < n_here; ++block) {
             const uint8_t * const bytes = quants + static_cast<size_t>(block) * Type::quant_bytes;
+            if constexpr (ahead > 0) {
 #pragma GCC unroll 8
-            for (size_t line = 0; line < Type::quant_bytes; line += 64) {
-                __builtin_prefetch(bytes + ahead + line, 0, 1);
+                for (size_t line = 0; line < Type::quant_bytes; line += 64) {
+                    __builtin_prefetch(bytes + ahead + line, 0, 1);
+                }
+                __builtin_prefetch(tile + ahead + static_cast<size_t>(block) * scale_step, 0, 1);
             }
-            __builtin_prefetch(tile + ahead + static_cast<size_t>(block) * scale_step, 0, 1);
             typename Isa::Bytes w[groups];
             Type::quants(bytes, w);
             typename Isa::Floats d[2], m;
@@ -154,39 +157,36 @@ void few(const uint8_t * tile, const Activations & in, int64_t first_token, floa
 struct Panel {
     alignas(64) uint8_t bytes[panel_tiles * panel_blocks * 512];
     alignas(64) float factors[panel_blocks * panel_tiles * 2 * 16];
-    const uint8_t * weights;  // where the bytes are: above, or in the tiles themselves
-    size_t tile_step;
 };
+constexpr size_t panel_tile_bytes = panel_blocks * 512;
 
-// Segment `segment` of each tile, with n blocks.
+// Blocks first.. of each tile, n of them.
 template <class Isa, class Type, int R>
-void widen(const uint8_t * tiles, size_t tile_size, int64_t segment, int64_t n, Panel & panel) {
+void widen(const uint8_t * tiles, size_t tile_size, int64_t first, int64_t n, Panel & panel) {
     constexpr Layout layout = layout_for<Type>;
     constexpr int n_factors = Type::n_scales + (Type::has_min ? 1 : 0);
-    constexpr bool wide = Type::quant_bytes == 512;
-    tiles += static_cast<size_t>(segment) * layout.segment_bytes();
-    panel.weights = wide ? tiles + layout.quants_at(n) : panel.bytes;
-    panel.tile_step = wide ? tile_size : panel_blocks * 512;
-    for (int r = 0; r < R; ++r) {
-        const uint8_t * const scales = tiles + static_cast<size_t>(r) * tile_size;
-        for (int64_t b = 0; b < n; ++b) {
-            if constexpr (!wide) {
+    for (int64_t b = 0; b < n;) {
+        const uint8_t * const segment = tiles + layout.segment_at(first + b);
+        const int64_t n_here = std::min(layout.segment_blocks(), n - b);
+        for (int64_t inside = 0; inside < n_here; ++inside, ++b) {
+            const uint8_t * const quants = segment + layout.quants_at(n_here) + static_cast<size_t>(inside) * Type::quant_bytes;
+            for (int r = 0; r < R; ++r) {
                 typename Isa::Bytes w[groups];
-                Type::quants(scales + layout.quants_at(n) + static_cast<size_t>(b) * Type::quant_bytes, w);
+                Type::quants(quants + static_cast<size_t>(r) * tile_size, w);
 #pragma GCC unroll 8
                 for (int i = 0; i < groups; ++i) {
-                    Isa::store(panel.bytes + (r * panel_blocks + b) * 512 + i * 64, w[i]);
+                    Isa::store(panel.bytes + static_cast<size_t>(r) * panel_tile_bytes + b * 512 + i * 64, w[i]);
                 }
-            }
-            typename Isa::Floats d[2], m;
-            Type::scales(scales, b, d, &m);
-            float * const factors = panel.factors + (b * R + r) * n_factors * 16;
+                typename Isa::Floats d[2], m;
+                Type::scales(segment + static_cast<size_t>(r) * tile_size, inside, d, &m);
+                float * const factors = panel.factors + (b * R + r) * n_factors * 16;
 #pragma GCC unroll 2
-            for (int s = 0; s < Type::n_scales; ++s) {
-                Isa::store(factors + s * 16, d[s]);
-            }
-            if constexpr (Type::has_min) {
-                Isa::store(factors + 16, m);
+                for (int s = 0; s < Type::n_scales; ++s) {
+                    Isa::store(factors + s * 16, d[s]);
+                }
+                if constexpr (Type::has_min) {
+                    Isa::store(factors + 16, m);
+                }
             }
         }
     }
@@ -210,7 +210,7 @@ void many(const Panel & panel, int row, int rows, const Activations & in, int64_
     const int8_t * a = in.quants + first_token * in.inner + first * block_values;
     const float * scale = in.scales + first_token * in.n_blocks + first;
     const int32_t * correction = in.corrections + (first_token * in.n_blocks + first) * n_scales;
-    const uint8_t * weights = panel.weights + static_cast<size_t>(row) * panel.tile_step;
+    const uint8_t * weights = panel.bytes + static_cast<size_t>(row) * panel_tile_bytes;
     const float * factors = panel.factors + row * n_factors * 16;
     for (int64_t block = 0; block < n_here; ++block) {
 #pragma GCC unroll 2
@@ -235,7 +235,7 @@ void many(const Panel & panel, int row, int rows, const Activations & in, int64_
                 }
 #pragma GCC unroll 4
                 for (int r = 0; r < R; ++r) {
-                    const typename Isa::Bytes w = Isa::load(weights + static_cast<size_t>(r) * panel.tile_step + i * 64);
+                    const typename Isa::Bytes w = Isa::load(weights + static_cast<size_t>(r) * panel_tile_bytes + i * 64);
 #pragma GCC unroll 8
                     for (int t = 0; t < T; ++t) {
                         integers[r][t].add(w, four[t]);
@@ -297,21 +297,12 @@ struct Fetch {
     }
 };
 
-// Of the segment after `segment`, which may be of the next tiles, in n_times.
+// Of the panel that begins with block `first`, or of the next tiles' first one, in n_times.
 template <class Type, int R>
-Fetch next_panel(const uint8_t * tiles, size_t tile_size, int64_t segment, bool last, int64_t n_times) {
-    constexpr Layout layout = layout_for<Type>;
-    tiles += last ? R * tile_size : static_cast<size_t>(segment + 1) * layout.segment_bytes();
-    constexpr size_t scale_bytes = layout.quants_at(segment_blocks);
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 1
-        for (size_t at = 0; at < scale_bytes; at += 64) {
-            __builtin_prefetch(tiles + static_cast<size_t>(r) * tile_size + at, 0, 3);
-        }
-    }
-    constexpr size_t bytes = Type::quant_bytes * panel_blocks;
+Fetch next_panel(const uint8_t * tiles, size_t tile_size, int64_t first, int64_t n_blocks, int64_t n_times) {
+    constexpr size_t bytes = layout_for<Type>.segment_at(panel_blocks);
     const size_t step = (bytes / static_cast<size_t>(std::max<int64_t>(n_times, 1)) + 63) / 64 * 64;
-    return {tiles + scale_bytes, tile_size, R, bytes, step};
+    return {tiles + (first < n_blocks ? layout_for<Type>.segment_at(first) : R * tile_size), tile_size, R, bytes, step};
 }
 
 template <class Isa, class Type, int R, int T>
@@ -330,9 +321,9 @@ void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in
     alignas(64) float near[tokens_near * near_stride];
     for (int64_t first = 0; first < in.n_blocks; first += panel_blocks) {
         const int64_t n = std::min(panel_blocks, in.n_blocks - first);
+        widen<Isa, Type, R>(tiles, tile_size, first, n, panel);
+        Fetch fetch = next_panel<Type, R>(tiles, tile_size, first + n, in.n_blocks, (end_token - first_token) / Isa::many_tokens);
         const bool last = first + n == in.n_blocks;
-        widen<Isa, Type, R>(tiles, tile_size, first / panel_blocks, n, panel);
-        Fetch fetch = next_panel<Type, R>(tiles, tile_size, first / panel_blocks, last, (end_token - first_token) / Isa::many_tokens);
         Sums at{first == 0 ? nullptr : near, near_stride, last ? out + first_token * out_stride : near, last ? out_stride : near_stride};
         const auto move_on = [&at](int64_t by) {
             at.before = at.before == nullptr ? nullptr : at.before + by * at.before_stride;

@@ -27,18 +27,17 @@ class Tile {
     Tile(uint8_t * bytes, const Layout & layout, int64_t inner) : bytes_(bytes), layout_(layout), n_blocks_(inner / block_values) {}
 
     uint8_t * quants(int64_t block) const {
-        const int64_t first = block / segment_blocks * segment_blocks;
-        return segment(block) + layout_.quants_at(std::min(segment_blocks, n_blocks_ - first)) +
-               static_cast<size_t>(block - first) * layout_.quant_bytes;
+        const int64_t inside = block % layout_.segment_blocks();
+        const int64_t n_here = std::min(layout_.segment_blocks(), n_blocks_ - (block - inside));
+        return bytes_ + layout_.segment_at(block) + layout_.quants_at(n_here) + static_cast<size_t>(inside) * layout_.quant_bytes;
     }
     // Of a block, or of the 256 values that it is among for types whose scales belong to these.
     uint8_t * scales(int64_t block) const {
-        return segment(block) + (layout_.scale_values == block_values ? static_cast<size_t>(block % segment_blocks) * layout_.scale_bytes : 0);
+        const int64_t inside = layout_.scale_values == block_values ? block % layout_.segment_blocks() : 0;
+        return bytes_ + layout_.segment_at(block) + static_cast<size_t>(inside) * layout_.scale_bytes;
     }
 
   private:
-    uint8_t * segment(int64_t block) const { return bytes_ + static_cast<size_t>(block / segment_blocks) * layout_.segment_bytes(); }
-
     uint8_t * bytes_;
     const Layout & layout_;
     int64_t n_blocks_;

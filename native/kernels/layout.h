@@ -1,8 +1,8 @@
 // layout.h: how a weight matrix lies in memory for the kernels.
 //
 // 16 rows are one tile. Of each 32 consecutive values of k a tile holds, for i = 0..7, 64 bytes: lane r (4 bytes) has row r's values
-// 4i..4i+3, so that one multiply-add instruction takes 16 rows x 4 values. A tile is a run of segments of 256 values (the last one may
-// have fewer), each the scales of its blocks and then their quants: who reads a tile once reads one run of memory. Low bits are kept as nibbles (byte j of a block's 256: the value of group i in the low, of group i+4 in the high half),
+// 4i..4i+3, so that one multiply-add instruction takes 16 rows x 4 values. A tile is a run of segments, each the scales of its blocks and then
+// their quants, as short as whole cache lines of scales allow: who reads a tile once reads one run of memory in order. Low bits are kept as nibbles (byte j of a block's 256: the value of group i in the low, of group i+4 in the high half),
 // further bits in planes after them. Nothing is widened on the way: a tile takes the bytes that the file has, plus up to 3 % for the 6-bit
 // scales of Q4_K and Q5_K, kept as bytes.
 #pragma once
@@ -16,7 +16,6 @@ namespace rim::kernels {
 
 constexpr int64_t tile_rows = 16;
 constexpr int64_t block_values = 32;
-constexpr int64_t segment_blocks = 8;
 constexpr size_t tile_alignment = 64;
 
 // Tiles of so many rows; rows that the last one lacks are zeros.
@@ -29,13 +28,21 @@ struct Layout {
     size_t scale_bytes;    // of one tile, per scale_values
     int64_t scale_values;  // values that share a set of scales: 32, or 256 for the K types
 
+    // Blocks of a segment; the last one of a tile may have fewer.
+    constexpr int64_t segment_blocks() const noexcept {
+        return scale_values > block_values || scale_bytes == 0 ? 8 : static_cast<int64_t>((tile_alignment + scale_bytes - 1) / scale_bytes);
+    }
     // Of a segment with so many blocks: where its quants begin, and what it takes.
     constexpr size_t quants_at(int64_t n_blocks) const noexcept {
         const size_t scales = scale_bytes * static_cast<size_t>(n_blocks * block_values / scale_values);
         return (scales + tile_alignment - 1) / tile_alignment * tile_alignment;
     }
-    constexpr size_t segment_bytes(int64_t n_blocks = segment_blocks) const noexcept {
+    constexpr size_t segment_bytes(int64_t n_blocks) const noexcept {
         return quants_at(n_blocks) + quant_bytes * static_cast<size_t>(n_blocks);
+    }
+    // Where the segment begins whose first block this is.
+    constexpr size_t segment_at(int64_t block) const noexcept {
+        return segment_bytes(segment_blocks()) * static_cast<size_t>(block / segment_blocks());
     }
 };
 
@@ -45,8 +52,8 @@ const Layout * layout_of(ggml_type type) noexcept;
 // Bytes of one tile with rows of `inner` values.
 constexpr size_t tile_bytes(const Layout & layout, int64_t inner) noexcept {
     const int64_t n_blocks = inner / block_values;
-    const int64_t left = n_blocks % segment_blocks;
-    return layout.segment_bytes() * static_cast<size_t>(n_blocks / segment_blocks) + (left > 0 ? layout.segment_bytes(left) : 0);
+    const int64_t left = n_blocks % layout.segment_blocks();
+    return layout.segment_at(n_blocks) + (left > 0 ? layout.segment_bytes(left) : 0);
 }
 
 // Whether a matrix of this shape can be laid out: whole tiles of rows, whole blocks of values.
