@@ -157,25 +157,32 @@ void few(const uint8_t * tile, const Activations & in, int64_t first_token, floa
 struct Panel {
     alignas(64) uint8_t bytes[panel_tiles * panel_blocks * 512];
     alignas(64) float factors[panel_blocks * panel_tiles * 2 * 16];
+    const uint8_t * weights;  // of the first tile: the bytes above, or quants in the tiles themselves that are bytes there
+    size_t tile_step;
 };
-constexpr size_t panel_tile_bytes = panel_blocks * 512;
+template <class Type>
+constexpr bool in_place = Type::quant_bytes == byte_quants;
 
 // Blocks first.. of each tile, n of them.
 template <class Isa, class Type, int R>
 void widen(const uint8_t * tiles, size_t tile_size, int64_t first, int64_t n, Panel & panel) {
     constexpr Layout layout = layout_for<Type>;
     constexpr int n_factors = Type::n_scales + (Type::has_min ? 1 : 0);
+    panel.weights = in_place<Type> ? tiles + layout.segment_at(first) + layout.quants_at(n) : panel.bytes;
+    panel.tile_step = in_place<Type> ? tile_size : panel_blocks * 512;
     for (int64_t b = 0; b < n;) {
         const uint8_t * const segment = tiles + layout.segment_at(first + b);
         const int64_t n_here = std::min(layout.segment_blocks(), n - b);
         for (int64_t inside = 0; inside < n_here; ++inside, ++b) {
             const uint8_t * const quants = segment + layout.quants_at(n_here) + static_cast<size_t>(inside) * Type::quant_bytes;
             for (int r = 0; r < R; ++r) {
-                typename Isa::Bytes w[groups];
-                Type::quants(quants + static_cast<size_t>(r) * tile_size, w);
+                if constexpr (!in_place<Type>) {
+                    typename Isa::Bytes w[groups];
+                    Type::quants(quants + static_cast<size_t>(r) * tile_size, w);
 #pragma GCC unroll 8
-                for (int i = 0; i < groups; ++i) {
-                    Isa::store(panel.bytes + static_cast<size_t>(r) * panel_tile_bytes + b * 512 + i * 64, w[i]);
+                    for (int i = 0; i < groups; ++i) {
+                        Isa::store(panel.bytes + (r * panel_blocks + b) * 512 + i * 64, w[i]);
+                    }
                 }
                 typename Isa::Floats d[2], m;
                 Type::scales(segment + static_cast<size_t>(r) * tile_size, inside, d, &m);
@@ -210,7 +217,7 @@ void many(const Panel & panel, int row, int rows, const Activations & in, int64_
     const int8_t * a = in.quants + first_token * in.inner + first * block_values;
     const float * scale = in.scales + first_token * in.n_blocks + first;
     const int32_t * correction = in.corrections + (first_token * in.n_blocks + first) * n_scales;
-    const uint8_t * weights = panel.bytes + static_cast<size_t>(row) * panel_tile_bytes;
+    const uint8_t * weights = panel.weights + static_cast<size_t>(row) * panel.tile_step;
     const float * factors = panel.factors + row * n_factors * 16;
     for (int64_t block = 0; block < n_here; ++block) {
 #pragma GCC unroll 2
@@ -235,7 +242,7 @@ void many(const Panel & panel, int row, int rows, const Activations & in, int64_
                 }
 #pragma GCC unroll 4
                 for (int r = 0; r < R; ++r) {
-                    const typename Isa::Bytes w = Isa::load(weights + static_cast<size_t>(r) * panel_tile_bytes + i * 64);
+                    const typename Isa::Bytes w = Isa::load(weights + static_cast<size_t>(r) * panel.tile_step + i * 64);
 #pragma GCC unroll 8
                     for (int t = 0; t < T; ++t) {
                         integers[r][t].add(w, four[t]);

@@ -17,6 +17,7 @@ namespace rim::kernels {
 constexpr int64_t tile_rows = 16;
 constexpr int64_t block_values = 32;
 constexpr size_t tile_alignment = 64;
+constexpr size_t byte_quants = 512;  // of a tile, a block of 32 values that are a byte each
 
 // Tiles of so many rows; rows that the last one lacks are zeros.
 constexpr int64_t tile_count(int64_t rows) noexcept {
@@ -28,9 +29,10 @@ struct Layout {
     size_t scale_bytes;    // of one tile, per scale_values
     int64_t scale_values;  // values that share a set of scales: 32, or 256 for the K types
 
-    // Blocks of a segment; the last one of a tile may have fewer.
+    // Blocks of a segment; the last one of a tile may have fewer. Quants that are bytes are multiplied where they lie, 256 values at a time.
     constexpr int64_t segment_blocks() const noexcept {
-        return scale_values > block_values || scale_bytes == 0 ? 8 : static_cast<int64_t>((tile_alignment + scale_bytes - 1) / scale_bytes);
+        const bool long_run = scale_values > block_values || scale_bytes == 0 || quant_bytes >= byte_quants;
+        return long_run ? 8 : static_cast<int64_t>((tile_alignment + scale_bytes - 1) / scale_bytes);
     }
     // Of a segment with so many blocks: where its quants begin, and what it takes.
     constexpr size_t quants_at(int64_t n_blocks) const noexcept {
