@@ -5,7 +5,7 @@
 REFERENCE is the unquantized model (F32), run with libllama's kernels; MODEL are quantizations of it, each run with ours
 and with libllama's, in processes of their own. FILE is plain text, or JSON lines with "question" and "answer". Columns:
 mean KL in nats per token, from REFERENCE to each, from libllama to ours, and from libllama's one pass to the same text
-in two (on four positions of each passage); perplexity of the text.
+in passes of --split tokens; perplexity of the text.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from splits import Rows, log_softmax
 from rim_edge.benchmark.child import Child
 from rim_edge.errors import RimError
 
-SPLIT_ROWS = 4
-
 
 class Side:
     """A model in a child process; logits go through files."""
@@ -35,26 +33,16 @@ class Side:
 
         self._native = _native
         self._model = _native.Model(path)
-        self._options = _native.SessionOptions(n_ctx=1024, n_threads=n_threads)
-        self._session = _native.Session(self._model, None, self._options)
+        self._n_threads = n_threads
 
     def tokens(self, text: str) -> list[int]:
         return list(self._model.tokenize(text))
 
-    def logits(self, tokens: list[int], file: str) -> None:
-        """The logits at every position of ``tokens``, ``[T, n_vocab]``, to ``file``."""
-        rows = self._native.batch_logits(self._model, tokens, self._options, list(range(len(tokens))))
+    def logits(self, tokens: list[int], width: int, file: str) -> None:
+        """The logits at every position of ``tokens``, ``[T, n_vocab]``, to ``file``; passes of ``width`` tokens."""
+        options = self._native.SessionOptions(n_ctx=max(1024, len(tokens)), n_ubatch=width, n_threads=self._n_threads)
+        rows = self._native.batch_logits(self._model, tokens, options, list(range(len(tokens))))
         np.save(file, np.asarray(rows, np.float32))
-
-    def split(self, tokens: list[int], rows: list[int], file: str) -> None:
-        """The logits at ``rows``, each behind a pass of its own over the first half."""
-        half = len(tokens) // 2
-        found = []
-        for row in rows:
-            self._session.reset()
-            self._session.prefill(tokens[:half])
-            found.append(self._session.think([tokens[: row + 1]], 0, logits=True)[0][0].logits)
-        np.save(file, np.array(found, np.float32))
 
 
 def divergence(p: Rows, q: Rows) -> npt.NDArray[np.float64]:
@@ -75,9 +63,7 @@ def measure(reference: Path, model: Path, text: str, options: argparse.Namespace
     """One row of the table."""
     plain = {"RIM_EDGE_KERNELS": "0"}
     file = str(folder / "logits.npy")
-    kl: dict[str, list[float]] = {
-        name: [] for name in ("reference, libllama", "reference, ours", "both", "both, rows", "split")
-    }
+    kl: dict[str, list[float]] = {name: [] for name in ("reference, libllama", "reference, ours", "both", "split")}
     surprise: dict[str, list[float]] = {name: [] for name in ("reference", "libllama", "ours")}
     with ExitStack() as stack:
         sides = {
@@ -100,17 +86,15 @@ def measure(reference: Path, model: Path, text: str, options: argparse.Namespace
         for passage in passages[: options.passages]:
             found = {}
             for name, side in sides.items():
-                side.call("logits", tokens=passage, file=file)
+                side.call("logits", tokens=passage, width=options.length, file=file)
                 found[name] = log_softmax(np.load(file))
                 next_tokens = found[name][np.arange(len(passage) - 1), passage[1:]]
                 surprise[name] += (-next_tokens).tolist()
             kl["reference, libllama"] += divergence(found["reference"], found["libllama"]).tolist()
             kl["reference, ours"] += divergence(found["reference"], found["ours"]).tolist()
             kl["both"] += divergence(found["libllama"], found["ours"]).tolist()
-            rows = np.linspace(len(passage) // 2 + 1, len(passage) - 1, SPLIT_ROWS).astype(int).tolist()
-            sides["libllama"].call("split", tokens=passage, rows=rows, file=file)
-            kl["both, rows"] += divergence(found["libllama"][rows], found["ours"][rows]).tolist()
-            kl["split"] += divergence(found["libllama"][rows], log_softmax(np.load(file))).tolist()
+            sides["libllama"].call("logits", tokens=passage, width=options.split, file=file)
+            kl["split"] += divergence(found["libllama"], log_softmax(np.load(file))).tolist()
     cells = [f"{np.mean(values):.5f}" for values in kl.values()]
     perplexity = {name: float(np.exp(np.mean(values))) for name, values in surprise.items()}
     cells += [f"{value:.3f}" for value in perplexity.values()]
@@ -125,6 +109,7 @@ def main() -> int:
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--passages", type=int, default=16)
     parser.add_argument("--length", type=int, default=256, help="tokens of a passage (%(default)s)")
+    parser.add_argument("--split", type=int, default=32, help="tokens of a pass where libllama splits (%(default)s)")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     try:
@@ -134,8 +119,7 @@ def main() -> int:
             "KL(ref, libllama)",
             "KL(ref, ours)",
             "KL(libllama, ours)",
-            f"on {SPLIT_ROWS} places",
-            "KL(libllama, split) there",
+            "KL(libllama, its split)",
         ]
         heads += ["perplexity ref", "libllama", "ours", "ours / libllama"]
         print("| " + " | ".join(heads) + " |")
