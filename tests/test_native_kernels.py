@@ -113,6 +113,18 @@ def test_a_result_does_not_depend_on_the_batch_or_the_threads(kind: str) -> None
 
 
 @needs_kernels
+@pytest.mark.parametrize("n", [1, 2, 8])
+@pytest.mark.parametrize("rows", [4096, 4107])
+def test_a_large_product_of_few_tokens_is_shared_out_without_a_gap(n: int, rows: int) -> None:
+    data, values = bytes_of("Q8_0", rows, 1024), activations(n, 1024)
+    whole = product("Q8_0", data, values)
+    weights, inputs = weights_of("Q8_0", data), seen("Q8_0", values)
+    assert (np.abs(whole - inputs @ weights.T) <= 3e-6 * (np.abs(inputs) @ np.abs(weights).T)).all()
+    for n_threads in (2, 3, 5):  # shares of 2 MB, of less than 1 MB
+        assert np.array_equal(product("Q8_0", data, values, n_threads), whole)
+
+
+@needs_kernels
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_a_number_stays_visible_and_in_its_row(kind: str, bad: float) -> None:

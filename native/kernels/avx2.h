@@ -26,7 +26,7 @@ struct Avx2 {
     using Floats = FloatPair;  // 16 lanes
 
     static constexpr const char * name = Dot::name;
-    static constexpr int few_tokens_once = 0;               // tokens that one tile alone meets in registers, if more than 4
+    static constexpr int few_tokens_once = 4;              // tokens that one tile meets in registers
     static constexpr int many_tiles = 1, many_tokens = 4;  // sums that the 16 registers hold
     static constexpr bool centres_bytes = Dot::centres_bytes;  // whether quants up to 255 are multiplied less their offset of 128
 

@@ -351,28 +351,26 @@ void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in
     }
 }
 
-// Up to few_tokens of one tile.
+// Up to few_tokens of one tile, as many at once as the registers hold; the second time weights come from L2.
 template <class Isa, class Type>
 void few_tokens_of(const uint8_t * tile, const Activations & in, int64_t token, int64_t n, float * out, size_t out_stride) {
-    if constexpr (Isa::few_tokens_once == 8) {
-        switch (n) {
-            case 5: few<Isa, Type, 5>(tile, in, token, out, out_stride); return;
-            case 6: few<Isa, Type, 6>(tile, in, token, out, out_stride); return;
-            case 7: few<Isa, Type, 7>(tile, in, token, out, out_stride); return;
-            case 8: few<Isa, Type, 8>(tile, in, token, out, out_stride); return;
-            default: break;
+    for (int64_t now; n > 0; n -= now, token += now, out += now * out_stride) {
+        now = std::min<int64_t>(n, Isa::few_tokens_once);
+        switch (now) {
+            case 1: few<Isa, Type, 1>(tile, in, token, out, out_stride); break;
+            case 2: few<Isa, Type, 2>(tile, in, token, out, out_stride); break;
+            case 3: few<Isa, Type, 3>(tile, in, token, out, out_stride); break;
+            case 4: few<Isa, Type, 4>(tile, in, token, out, out_stride); break;
+            default:
+                if constexpr (Isa::few_tokens_once == 8) {
+                    switch (now) {
+                        case 5: few<Isa, Type, 5>(tile, in, token, out, out_stride); break;
+                        case 6: few<Isa, Type, 6>(tile, in, token, out, out_stride); break;
+                        case 7: few<Isa, Type, 7>(tile, in, token, out, out_stride); break;
+                        default: few<Isa, Type, 8>(tile, in, token, out, out_stride); break;
+                    }
+                }
         }
-    }
-    for (; n >= 4; n -= 4) {  // four tokens are what the registers hold; the second time weights come from L2
-        few<Isa, Type, 4>(tile, in, token, out, out_stride);
-        token += 4;
-        out += 4 * out_stride;
-    }
-    switch (n) {
-        case 1: few<Isa, Type, 1>(tile, in, token, out, out_stride); break;
-        case 2: few<Isa, Type, 2>(tile, in, token, out, out_stride); break;
-        case 3: few<Isa, Type, 3>(tile, in, token, out, out_stride); break;
-        default: break;
     }
 }
 

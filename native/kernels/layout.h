@@ -1,10 +1,11 @@
 // layout.h: how a weight matrix lies in memory for the kernels.
 //
 // 16 rows are one tile. Of each 32 consecutive values of k a tile holds, for i = 0..7, 64 bytes: lane r (4 bytes) has row r's values
-// 4i..4i+3, so that one multiply-add instruction takes 16 rows x 4 values. A tile is a run of segments, each the scales of its blocks and then
-// their quants, as short as whole cache lines of scales allow: who reads a tile once reads one run of memory in order. Low bits are kept as nibbles (byte j of a block's 256: the value of group i in the low, of group i+4 in the high half),
-// further bits in planes after them. Nothing is widened on the way: a tile takes the bytes that the file has, plus up to 3 % for the 6-bit
-// scales of Q4_K and Q5_K, kept as bytes.
+// 4i..4i+3, so that one multiply-add instruction takes 16 rows x 4 values. A tile is a run of segments, each the scales of its blocks and
+// then their quants, as short as whole cache lines of scales allow: who reads a tile once reads one run of memory in order. Low bits are
+// kept as nibbles (byte j of a block's 256: the value of group i in the low, of group i+4 in the high half), further bits in planes after
+// them. Nothing is widened on the way: a tile takes the bytes that the file has, plus up to 3 % for the 6-bit scales of Q4_K and Q5_K,
+// kept as bytes.
 #pragma once
 
 #include <cstddef>
