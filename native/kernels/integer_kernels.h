@@ -22,10 +22,9 @@ namespace rim::kernels {
 
 namespace {
 
-constexpr int groups = 8;            // of 4 values in a block
-constexpr int64_t panel_blocks = 8;  // 256 values: whole segments
+constexpr int groups = 8;  // of 4 values in a block
+constexpr int64_t panel_blocks = long_segment;  // 256 values: whole segments
 constexpr int panel_tiles = 4;
-constexpr int64_t few_tokens = 8;
 
 // ---- activations: all quants, then a scale per token and block, then n_scales corrections per token and block
 
@@ -155,7 +154,7 @@ void few(const uint8_t * tile, const Activations & in, int64_t first_token, floa
 
 // Weights of up to panel_tiles tiles and panel_blocks blocks: bytes, and factors as floats, [block][tile][n_scales (+ 1 with minima)][16].
 struct Panel {
-    alignas(64) uint8_t bytes[panel_tiles * panel_blocks * 512];
+    alignas(64) uint8_t bytes[panel_tiles * panel_blocks * byte_quants];
     alignas(64) float factors[panel_blocks * panel_tiles * 2 * 16];
     const uint8_t * weights;  // of the first tile: the bytes above, or quants in the tiles themselves that are bytes there
     size_t tile_step;
@@ -169,7 +168,7 @@ void widen(const uint8_t * tiles, size_t tile_size, int64_t first, int64_t n, Pa
     constexpr Layout layout = layout_for<Type>;
     constexpr int n_factors = Type::n_scales + (Type::has_min ? 1 : 0);
     panel.weights = in_place<Type> ? tiles + layout.segment_at(first) + layout.quants_at(n) : panel.bytes;
-    panel.tile_step = in_place<Type> ? tile_size : panel_blocks * 512;
+    panel.tile_step = in_place<Type> ? tile_size : panel_blocks * byte_quants;
     for (int64_t b = 0; b < n;) {
         const uint8_t * const segment = tiles + layout.segment_at(first + b);
         const int64_t n_here = std::min(layout.segment_blocks(), n - b);
@@ -181,7 +180,7 @@ void widen(const uint8_t * tiles, size_t tile_size, int64_t first, int64_t n, Pa
                     Type::quants(quants + static_cast<size_t>(r) * tile_size, w);
 #pragma GCC unroll 8
                     for (int i = 0; i < groups; ++i) {
-                        Isa::store(panel.bytes + (r * panel_blocks + b) * 512 + i * 64, w[i]);
+                        Isa::store(panel.bytes + static_cast<size_t>(r * panel_blocks + b) * byte_quants + i * 64, w[i]);
                     }
                 }
                 typename Isa::Floats d[2], m;
@@ -272,7 +271,7 @@ void many(const Panel & panel, int row, int rows, const Activations & in, int64_
         a += block_values;
         scale += 1;
         correction += n_scales;
-        weights += 512;
+        weights += byte_quants;
         factors += rows * n_factors * 16;
     }
 #pragma GCC unroll 4

@@ -37,6 +37,8 @@ struct Sums {
 };
 constexpr int64_t tokens_near = 192;  // whose sums stay near, 48 KiB with 4 tiles
 
+constexpr int64_t few_tokens = 8;  // up to so many, reading weights is what takes the time
+
 struct Kernel {
     const char * name;  // instruction set
     size_t (*prepared_bytes)(int64_t inner, int64_t n_tokens);
@@ -44,7 +46,7 @@ struct Kernel {
     void (*prepare)(const float * values, int64_t token, int64_t first, int64_t end, const Prepared & prepared);
     // out[token * out_stride + row] of a part.
     void (*multiply)(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride);
-    int64_t token_step;  // parts begin at multiples of it, where there are more than 8 tokens
+    int64_t token_step;  // parts begin at multiples of it, where there are more than few_tokens
 };
 
 // The kernel for a type of the instruction set in use, nullptr where it has none.

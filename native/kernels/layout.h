@@ -17,6 +17,7 @@ namespace rim::kernels {
 
 constexpr int64_t tile_rows = 16;
 constexpr int64_t block_values = 32;
+constexpr int64_t long_segment = 8;  // blocks: the 256 values that share scales in the K types
 constexpr size_t tile_alignment = 64;
 constexpr size_t byte_quants = 512;  // of a tile, a block of 32 values that are a byte each
 
@@ -30,10 +31,11 @@ struct Layout {
     size_t scale_bytes;    // of one tile, per scale_values
     int64_t scale_values;  // values that share a set of scales: 32, or 256 for the K types
 
-    // Blocks of a segment; the last one of a tile may have fewer. Quants that are bytes are multiplied where they lie, 256 values at a time.
+    // Blocks of a segment; the last one of a tile may have fewer. Quants that are bytes are multiplied where they lie, 256 values at
+    // a time.
     constexpr int64_t segment_blocks() const noexcept {
         const bool long_run = scale_values > block_values || scale_bytes == 0 || quant_bytes >= byte_quants;
-        return long_run ? 8 : static_cast<int64_t>((tile_alignment + scale_bytes - 1) / scale_bytes);
+        return long_run ? long_segment : static_cast<int64_t>((tile_alignment + scale_bytes - 1) / scale_bytes);
     }
     // Of a segment with so many blocks: where its quants begin, and what it takes.
     constexpr size_t quants_at(int64_t n_blocks) const noexcept {

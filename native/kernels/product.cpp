@@ -29,14 +29,14 @@ struct Chunks {
         : n_tiles(n_tiles), n_tokens(n_tokens) {
         constexpr int64_t per_thread = 6;  // so that a thread that was interrupted holds nobody up for long
         const int64_t wanted = per_thread * n_threads;
-        if (n_tokens <= 8) {
+        if (n_tokens <= few_tokens) {
             // Reading weights is all that takes time: a long run of them, then shorter ones until all are done. Where even these would
             // be read sooner than the count of them travels between cores, equal shares.
             constexpr int64_t worth_a_turn = 256 << 10;  // bytes
             const int64_t share = (n_tiles + n_threads - 1) / n_threads;
             const bool large = share * tile_size > 4 * worth_a_turn;
-            own = large ? share * 3 / 4 / 2 * 2 : 0;
-            tiles = large ? rounded_up<int64_t>(worth_a_turn / tile_size + 1, 2) : rounded_up<int64_t>(share, 2);
+            own = large ? share * 3 / 4 : 0;
+            tiles = large ? worth_a_turn / tile_size + 1 : share;
             tokens = n_tokens;
         } else {
             // Four tiles are widened together, for all tokens where there are enough chunks so. The work of widening is worth it for 24
