@@ -1,8 +1,8 @@
 // avx2.cpp: quantized weights with AVX2 alone. Compiled with these instructions; entered only where the processor has them.
 //
-// It multiplies unsigned by signed bytes and adds two products in 16 bits, saturating. Sums of nibbles stay in 16 bits for a whole block
-// (15 * 127 * 2 * 8 = 30,480), those of quants up to 63 for one step (63 * 127 * 2 = 16,002). Quants up to 255 could exceed 16 bits in
-// the first sum: they are multiplied less their offset, as magnitudes, with the sign on the other factor.
+// It multiplies unsigned by signed bytes and adds two products in 16 bits, saturating. There sums stay for as many products as fit: of quants
+// up to 15 a whole block (15 * 127 * 2 * 8 = 30,480), up to 31 four (31,496), up to 63 two (32,004). Quants up to 255 could exceed 16
+// bits in the first product: they are multiplied less their offset, as magnitudes, with the sign on the other factor.
 #include "avx2.h"
 
 namespace rim::kernels {
@@ -14,8 +14,16 @@ struct Dot {
     static constexpr bool centres_bytes = true;
 
     template <Range range>
+    static constexpr int run = range == Range::five_bits ? 4 : range == Range::six_bits ? 2 : 8;
+
+    template <Range range>
     struct Sum;
 };
+
+// Keeps a sum in its register: gcc would otherwise hold back the products of a whole block in memory, to add them as a tree.
+RIM_INLINE void keep(__m256i & sum) {
+    asm("" : "+x"(sum));
+}
 
 RIM_INLINE __m256i times(__m256i w, __m256i four) {
     return _mm256_maddubs_epi16(w, four);
@@ -33,32 +41,31 @@ RIM_INLINE __m256i centred_times(__m256i w, __m256i four) {
 
 template <Range range>
 struct Dot::Sum {
-    Pair sum;
-    Sum() = default;
-    RIM_INLINE explicit Sum(int32_t start) : sum{_mm256_set1_epi32(start), _mm256_set1_epi32(start)} {}
-    RIM_INLINE void add(Pair w, Pair four) {
-        sum.low = _mm256_add_epi32(sum.low, widened(product(w.low, four.low)));
-        sum.high = _mm256_add_epi32(sum.high, widened(product(w.high, four.high)));
-    }
-    RIM_INLINE Pair total(int32_t) const { return sum; }
-
-  private:
-    RIM_INLINE static __m256i product(__m256i w, __m256i four) { return range == Range::byte ? centred_times(w, four) : times(w, four); }
-};
-
-template <>
-struct Dot::Sum<Range::nibble> {
     Pair shorts;
     Sum() = default;
     RIM_INLINE explicit Sum(int32_t) : shorts{_mm256_setzero_si256(), _mm256_setzero_si256()} {}
     RIM_INLINE void add(Pair w, Pair four) {
         shorts.low = _mm256_add_epi16(shorts.low, times(w.low, four.low));
         shorts.high = _mm256_add_epi16(shorts.high, times(w.high, four.high));
+        keep(shorts.low), keep(shorts.high);
     }
     RIM_INLINE Pair total(int32_t start) const {
         const __m256i from = _mm256_set1_epi32(start);
         return {_mm256_add_epi32(widened(shorts.low), from), _mm256_add_epi32(widened(shorts.high), from)};
     }
+};
+
+template <>
+struct Dot::Sum<Range::byte> {
+    Pair sum;
+    Sum() = default;
+    RIM_INLINE explicit Sum(int32_t start) : sum{_mm256_set1_epi32(start), _mm256_set1_epi32(start)} {}
+    RIM_INLINE void add(Pair w, Pair four) {
+        sum.low = _mm256_add_epi32(sum.low, widened(centred_times(w.low, four.low)));
+        sum.high = _mm256_add_epi32(sum.high, widened(centred_times(w.high, four.high)));
+        keep(sum.low), keep(sum.high);
+    }
+    RIM_INLINE Pair total(int32_t) const { return sum; }
 };
 
 }  // namespace

@@ -32,9 +32,11 @@ struct Avx2 {
 
     static constexpr int attention_rows = 2, attention_columns = 2;  // 8 sums, 4 columns, 1 row: of 16 registers
 
-    // A sum of products of 4 bytes each, from `start` on (the same in the constructor and in total()).
+    // A sum of products of 4 bytes each, from `start` on (the same in the constructor and in total()), and how many it has room for.
     template <Range range>
     using Sum = typename Dot::template Sum<range>;
+    template <Range range>
+    static constexpr int run = Dot::template run<range>;
 
     RIM_INLINE static Bytes load(const uint8_t * bytes) {
         return {_mm256_loadu_si256(reinterpret_cast<const __m256i *>(bytes)), _mm256_loadu_si256(reinterpret_cast<const __m256i *>(bytes + 32))};
@@ -57,9 +59,14 @@ struct Avx2 {
     RIM_INLINE static Bytes high_nibbles(Bytes bytes) {
         return low_nibbles({_mm256_srli_epi16(bytes.low, 4), _mm256_srli_epi16(bytes.high, 4)});
     }
-    // 16 more where the plane of 64 bits has a one.
-    RIM_INLINE static Bytes add_sixteen(Bytes bytes, const uint8_t * plane) {
-        return {_mm256_or_si256(bytes.low, sixteens(plane)), _mm256_or_si256(bytes.high, sixteens(plane + 4))};
+    // 16 more in register i where bit i of the plane's byte is set.
+    RIM_INLINE static void add_fifth_bits(Bytes plane, Bytes * w) {
+        const __m256i bit = _mm256_set1_epi8(16);
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) {
+            w[i].low = _mm256_or_si256(w[i].low, _mm256_and_si256(to_bit_four(plane.low, i), bit));
+            w[i].high = _mm256_or_si256(w[i].high, _mm256_and_si256(to_bit_four(plane.high, i), bit));
+        }
     }
     // Bits 4 and 5 of four registers, from the four pairs of bits in each byte of the plane.
     RIM_INLINE static void add_two_bits(Bytes plane, Bytes * w) {
@@ -96,6 +103,7 @@ struct Avx2 {
         return {_mm256_xor_ps(a.low, sign), _mm256_xor_ps(a.high, sign)};
     }
 
+    RIM_INLINE static Ints plus(Ints a, Ints b) { return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)}; }
     RIM_INLINE static Floats plus(Floats a, Floats b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
     RIM_INLINE static Floats minus(Floats a, Floats b) { return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)}; }
     RIM_INLINE static Floats larger(Floats a, Floats b) { return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)}; }
@@ -183,13 +191,8 @@ struct Avx2 {
   private:
     RIM_INLINE static __m128i load16(const uint8_t * bytes) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(bytes)); }
 
-    RIM_INLINE static __m256i sixteens(const uint8_t * bits) {  // of 32 bits, one for each byte
-        int32_t word;
-        memcpy(&word, bits, sizeof word);
-        const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
-        const __m256i each = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201ULL));
-        const __m256i bytes = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(word), spread), each);
-        return _mm256_and_si256(_mm256_cmpeq_epi8(bytes, each), _mm256_set1_epi8(16));
+    RIM_INLINE static __m256i to_bit_four(__m256i plane, int i) {  // bit i of each byte
+        return i < 4 ? _mm256_slli_epi16(plane, 4 - i) : _mm256_srli_epi16(plane, i - 4);
     }
 
     RIM_INLINE static void add_two_bits(__m256i plane, __m256i & a, __m256i & b, __m256i & c, __m256i & d) {

@@ -20,6 +20,9 @@ struct Avx512Vnni {
     static constexpr int attention_rows = 6, attention_columns = 4;  // 24 sums, 4 columns, 1 row
 
     template <Range>
+    static constexpr int run = 8;
+
+    template <Range>
     struct Sum {
         Ints sum;
         Sum() = default;
@@ -37,12 +40,14 @@ struct Avx512Vnni {
     }
     RIM_INLINE static Bytes low_nibbles(Bytes bytes) { return _mm512_and_si512(bytes, _mm512_set1_epi8(15)); }
     RIM_INLINE static Bytes high_nibbles(Bytes bytes) { return low_nibbles(_mm512_srli_epi16(bytes, 4)); }
-    RIM_INLINE static Bytes add_sixteen(Bytes bytes, const uint8_t * plane) {
-        uint64_t bits;
-        memcpy(&bits, plane, sizeof bits);
-        return _mm512_mask_add_epi8(bytes, bits, bytes, _mm512_set1_epi8(16));
+    RIM_INLINE static void add_fifth_bits(Bytes plane, Bytes * w) {  // 0xF8: a | (b & c) is one instruction
+        const __m512i bit = _mm512_set1_epi8(16);
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) {
+            w[i] = _mm512_ternarylogic_epi32(w[i], i < 4 ? _mm512_slli_epi16(plane, 4 - i) : _mm512_srli_epi16(plane, i - 4), bit, 0xF8);
+        }
     }
-    RIM_INLINE static void add_two_bits(Bytes plane, Bytes * w) {  // 0xF8: a | (b & c) is one instruction
+    RIM_INLINE static void add_two_bits(Bytes plane, Bytes * w) {
         const __m512i bits = _mm512_set1_epi8(0x30);
         w[0] = _mm512_ternarylogic_epi32(w[0], _mm512_slli_epi16(plane, 4), bits, 0xF8);
         w[1] = _mm512_ternarylogic_epi32(w[1], _mm512_slli_epi16(plane, 2), bits, 0xF8);
@@ -65,6 +70,7 @@ struct Avx512Vnni {
     RIM_INLINE static Floats times(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
     RIM_INLINE static Floats fused(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
     RIM_INLINE static Floats negative(Floats a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }
+    RIM_INLINE static Ints plus(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
     RIM_INLINE static Floats plus(Floats a, Floats b) { return _mm512_add_ps(a, b); }
     RIM_INLINE static Floats minus(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
     RIM_INLINE static Floats larger(Floats a, Floats b) { return _mm512_max_ps(a, b); }

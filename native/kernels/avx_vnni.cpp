@@ -11,6 +11,9 @@ struct Dot {
     static constexpr bool centres_bytes = false;
 
     template <Range>
+    static constexpr int run = 8;
+
+    template <Range>
     struct Sum {
         Pair sum;
         Sum() = default;

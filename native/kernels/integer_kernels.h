@@ -127,12 +127,18 @@ void few(const uint8_t * tile, const Activations & in, int64_t first_token, floa
                     constexpr int n = groups / Type::n_scales;
                     const int32_t * const corrected = correction + t * in.n_blocks * Type::n_scales + s;
                     const int32_t start = Type::has_min ? 0 : *corrected;
-                    typename Isa::template Sum<Type::range> sum(start);
+                    constexpr int run = std::min(n, Isa::template run<Type::range>);
+                    typename Isa::Ints integers;
+#pragma GCC unroll 4
+                    for (int i = 0; i < n; i += run) {
+                        typename Isa::template Sum<Type::range> sum(i == 0 ? start : 0);
 #pragma GCC unroll 8
-                    for (int i = 0; i < n; ++i) {
-                        sum.add(w[s * n + i], Isa::broadcast(a + t * in.inner + (s * n + i) * 4));
+                        for (int j = i; j < i + run; ++j) {
+                            sum.add(w[s * n + j], Isa::broadcast(a + t * in.inner + (s * n + j) * 4));
+                        }
+                        integers = i == 0 ? sum.total(start) : Isa::plus(integers, sum.total(0));
                     }
-                    sums[t] = Isa::fused(Isa::times(Isa::converted(sum.total(start)), d[s]), d_a, sums[t]);
+                    sums[t] = Isa::fused(Isa::times(Isa::converted(integers), d[s]), d_a, sums[t]);
                     if constexpr (Type::has_min) {
                         sums[t] = Isa::fused(m, Isa::floats(float_of(corrected)), sums[t]);
                     }
@@ -222,29 +228,42 @@ void many(const Panel & panel, int row, int rows, const Activations & in, int64_
 #pragma GCC unroll 2
         for (int s = 0; s < n_scales; ++s) {
             constexpr int n = groups / n_scales;
-            int32_t start[T];
-            typename Isa::template Sum<range> integers[R][T];
-#pragma GCC unroll 8
-            for (int t = 0; t < T; ++t) {
-                start[t] = has_min ? 0 : correction[t * in.n_blocks * n_scales + s];
+            constexpr int run = std::min(n, Isa::template run<range>);
+            typename Isa::Ints integers[R][T];
 #pragma GCC unroll 4
-                for (int r = 0; r < R; ++r) {
-                    integers[r][t] = typename Isa::template Sum<range>(start[t]);
-                }
-            }
-#pragma GCC unroll 8
-            for (int i = s * n; i < (s + 1) * n; ++i) {
-                typename Isa::Bytes four[T];
+            for (int from = s * n; from < (s + 1) * n; from += run) {
+                int32_t start[T];
+                typename Isa::template Sum<range> parts[R][T];
 #pragma GCC unroll 8
                 for (int t = 0; t < T; ++t) {
-                    four[t] = Isa::broadcast(a + t * in.inner + i * 4);
-                }
+                    start[t] = has_min || from > s * n ? 0 : correction[t * in.n_blocks * n_scales + s];
 #pragma GCC unroll 4
-                for (int r = 0; r < R; ++r) {
-                    const typename Isa::Bytes w = Isa::load(weights + static_cast<size_t>(r) * panel.tile_step + i * 64);
+                    for (int r = 0; r < R; ++r) {
+                        parts[r][t] = typename Isa::template Sum<range>(start[t]);
+                    }
+                }
+#pragma GCC unroll 8
+                for (int i = from; i < from + run; ++i) {
+                    typename Isa::Bytes four[T];
 #pragma GCC unroll 8
                     for (int t = 0; t < T; ++t) {
-                        integers[r][t].add(w, four[t]);
+                        four[t] = Isa::broadcast(a + t * in.inner + i * 4);
+                    }
+#pragma GCC unroll 4
+                    for (int r = 0; r < R; ++r) {
+                        const typename Isa::Bytes w = Isa::load(weights + static_cast<size_t>(r) * panel.tile_step + i * 64);
+#pragma GCC unroll 8
+                        for (int t = 0; t < T; ++t) {
+                            parts[r][t].add(w, four[t]);
+                        }
+                    }
+                }
+#pragma GCC unroll 8
+                for (int t = 0; t < T; ++t) {
+#pragma GCC unroll 4
+                    for (int r = 0; r < R; ++r) {
+                        const typename Isa::Ints total = parts[r][t].total(start[t]);
+                        integers[r][t] = from == s * n ? total : Isa::plus(integers[r][t], total);
                     }
                 }
             }
@@ -254,7 +273,7 @@ void many(const Panel & panel, int row, int rows, const Activations & in, int64_
 #pragma GCC unroll 4
                 for (int r = 0; r < R; ++r) {
                     const typename Isa::Floats d = Isa::load(factors + (r * n_factors + s) * 16);
-                    sums[r][t] = Isa::fused(Isa::times(Isa::converted(integers[r][t].total(start[t])), d), d_a, sums[r][t]);
+                    sums[r][t] = Isa::fused(Isa::times(Isa::converted(integers[r][t]), d), d_a, sums[r][t]);
                 }
             }
         }

@@ -22,7 +22,7 @@
 
 namespace rim::kernels {
 
-enum class Range { nibble, signed_byte, byte };  // quants up to 15, up to 63, up to 255
+enum class Range { four_bits, five_bits, six_bits, byte };  // quants up to 15, 31, 63, 255
 
 namespace {  // each instruction set has functions of its own, compiled with its own instructions
 
@@ -39,14 +39,6 @@ RIM_INLINE void nibbles(const uint8_t * bytes, typename Isa::Bytes * w) {
         const typename Isa::Bytes both = Isa::load(bytes + j * 64);
         w[j] = Isa::low_nibbles(both);
         w[j + 4] = Isa::high_nibbles(both);
-    }
-}
-
-template <class Isa>
-RIM_INLINE void fifth_bits(const uint8_t * planes, typename Isa::Bytes * w) {
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-        w[i] = Isa::add_sixteen(w[i], planes + i * 8);
     }
 }
 
@@ -70,7 +62,7 @@ struct SmallScales : Small {
 
 template <class Isa, bool min>
 struct FourBits : SmallScales<Isa, min> {
-    static constexpr Range range = Range::nibble;
+    static constexpr Range range = Range::four_bits;
     static constexpr int offset = min ? 0 : 8;
     static constexpr size_t quant_bytes = 256;
     RIM_INLINE static void quants(const uint8_t * bytes, typename Isa::Bytes * w) { nibbles<Isa>(bytes, w); }
@@ -78,12 +70,12 @@ struct FourBits : SmallScales<Isa, min> {
 
 template <class Isa, bool min>
 struct FiveBits : SmallScales<Isa, min> {
-    static constexpr Range range = Range::signed_byte;
+    static constexpr Range range = Range::five_bits;
     static constexpr int offset = min ? 0 : 16;
     static constexpr size_t quant_bytes = 256 + 64;
     RIM_INLINE static void quants(const uint8_t * bytes, typename Isa::Bytes * w) {
         nibbles<Isa>(bytes, w);
-        fifth_bits<Isa>(bytes + 256, w);
+        Isa::add_fifth_bits(Isa::load(bytes + 256), w);
     }
 };
 
@@ -121,7 +113,7 @@ struct SuperBlock {  // 8 blocks share two levels of scales
 
 template <class Isa, bool fifth>
 struct SuperBlockMin : SuperBlock {  // Q4_K, Q5_K
-    static constexpr Range range = fifth ? Range::signed_byte : Range::nibble;
+    static constexpr Range range = fifth ? Range::five_bits : Range::four_bits;
     static constexpr int n_scales = 1;
     static constexpr bool has_min = true;
     static constexpr int offset = 0;
@@ -130,7 +122,7 @@ struct SuperBlockMin : SuperBlock {  // Q4_K, Q5_K
     RIM_INLINE static void quants(const uint8_t * bytes, typename Isa::Bytes * w) {
         nibbles<Isa>(bytes, w);
         if constexpr (fifth) {
-            fifth_bits<Isa>(bytes + 256, w);
+            Isa::add_fifth_bits(Isa::load(bytes + 256), w);
         }
     }
     RIM_INLINE static void scales(const uint8_t * bytes, int64_t block, typename Isa::Floats * d, typename Isa::Floats * m) {
@@ -142,7 +134,7 @@ struct SuperBlockMin : SuperBlock {  // Q4_K, Q5_K
 
 template <class Isa>
 struct SixBits : SuperBlock {  // Q6_K
-    static constexpr Range range = Range::signed_byte;
+    static constexpr Range range = Range::six_bits;
     static constexpr int n_scales = 2;
     static constexpr bool has_min = false;
     static constexpr int offset = 32;

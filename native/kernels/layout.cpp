@@ -50,10 +50,13 @@ void put_nibbles(const uint8_t * nibbles, int row, uint8_t * quants) {
     }
 }
 
-// The fifth bits of one row in one block: plane i is 64 bits, bits 4r..4r+3 for row r's values 4i..4i+3.
+// The fifth bits of one row in one block, from a word with a bit for each value: bit i of byte 4 row + c is that of value 4i + c.
 void put_fifth_bits(uint32_t bits, int row, uint8_t * plane) {
-    for (int i = 0; i < groups; ++i) {
-        plane[i * 8 + row / 2] |= static_cast<uint8_t>(((bits >> (4 * i)) & 15u) << (row % 2 * 4));
+    for (int c = 0; c < 4; ++c) {
+        uint32_t every_fourth = bits >> c & 0x11111111u;
+        every_fourth = (every_fourth | every_fourth >> 3) & 0x03030303u;
+        every_fourth = (every_fourth | every_fourth >> 6) & 0x000F000Fu;
+        plane[row * 4 + c] = static_cast<uint8_t>(every_fourth | every_fourth >> 12);
     }
 }
 
@@ -69,9 +72,6 @@ void pack_small(bool has_min, bool has_fifth, const uint8_t * rows, size_t row_b
     for (int64_t b = 0; b < inner / block_values; ++b) {
         uint8_t * const quants = tile.quants(b);
         uint8_t * const scales = tile.scales(b);
-        if (has_fifth) {
-            memset(quants + 256, 0, 64);
-        }
         for (int row = 0; row < tile_rows; ++row) {
             const uint8_t * const block = rows + static_cast<size_t>(row) * row_bytes + static_cast<size_t>(b) * block_bytes;
             put_half(block, row, scales);
@@ -121,9 +121,6 @@ void pack_k(bool has_fifth, const uint8_t * rows, size_t row_bytes, int64_t inne
         uint8_t * const scales = tile.scales(s * 8);
         for (int j = 0; j < 8; ++j) {
             uint8_t * const quants = tile.quants(s * 8 + j);
-            if (has_fifth) {
-                memset(quants + 256, 0, 64);
-            }
             for (int row = 0; row < tile_rows; ++row) {
                 const uint8_t * const super = rows + static_cast<size_t>(row) * row_bytes + static_cast<size_t>(s) * super_bytes;
                 if (j == 0) {
@@ -141,10 +138,10 @@ void pack_k(bool has_fifth, const uint8_t * rows, size_t row_bytes, int64_t inne
                 if (has_fifth) {
                     const uint8_t * const bits = super + 2 * half_bytes + 12;
                     uint32_t word = 0;
-                    for (int v = 0; v < 32; ++v) {
-                        word |= static_cast<uint32_t>(bits[v] >> j & 1) << v;
+                    for (int i = 0; i < groups; ++i) {
+                        word |= (load32(bits + i * 4) >> j & 0x01010101u) << i;
                     }
-                    put_fifth_bits(word, row, quants + 256);
+                    store32(quants + 256 + row * 4, word);
                 }
             }
         }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <memory>
 #include <vector>
@@ -39,12 +40,10 @@ double now() {
     return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-// What vpdpbusd gives from 512-bit registers alone, in operations per second; 0 where the processor lacks it.
-__attribute__((target("avx512f,avx512vnni"))) double peak() {
-    if (!has_avx512_vnni()) {
-        return 0;
-    }
-    constexpr int n = 1000000;
+// Operations per second from registers alone, what the kernels can reach at best: 512-bit vpdpbusd, or where the processor lacks it (or
+// RIM_EDGE_KERNELS asks for less) 256-bit vpmaddubsw and the addition of its result.
+__attribute__((target("avx512f,avx512vnni"))) double avx512_limit() {
+    constexpr int n = 20000;  // short: some repetition is not interrupted
     __m512i sums[16];
     for (__m512i & sum : sums) {
         sum = _mm512_setzero_si512();
@@ -65,6 +64,18 @@ __attribute__((target("avx512f,avx512vnni"))) double peak() {
     return 16.0 * n * 128 / seconds;
 }
 
+double avx2_limit() {
+    constexpr int n = 20000;
+    const double start = now();
+    for (int i = 0; i < n; ++i) {
+#define PRODUCT(sum) "vpmaddubsw %%ymm0, %%ymm0, %%ymm1\n vpaddw %%ymm1, %%ymm" #sum ", %%ymm" #sum "\n"
+        asm volatile(PRODUCT(2) PRODUCT(3) PRODUCT(4) PRODUCT(5) PRODUCT(6) PRODUCT(7) PRODUCT(8) PRODUCT(9)::
+                         : "ymm0", "ymm1", "ymm2", "ymm3", "ymm4", "ymm5", "ymm6", "ymm7", "ymm8", "ymm9");
+#undef PRODUCT
+    }
+    return 8.0 * n * 64 / (now() - start);
+}
+
 struct Free {
     void operator()(void * memory) const { std::free(memory); }
 };
@@ -78,9 +89,15 @@ std::unique_ptr<uint8_t, Free> aligned(size_t size) {
 int main(int count, char ** words) {
     const int64_t inner = count > 1 ? std::atoll(words[1]) : 2048;
     const int64_t rows = count > 2 ? std::atoll(words[2]) : 2048;
-    const double limit = std::max({peak(), peak(), peak()});
-    std::printf("%lld rows of %lld values; vpdpbusd from registers: %.0f GOP/s. GOP/s (share) by tokens:\n", static_cast<long long>(rows),
-                static_cast<long long>(inner), limit * 1e-9);
+    const char * const asked = std::getenv("RIM_EDGE_KERNELS");
+    const bool wide = has_avx512_vnni() && (asked == nullptr || std::strncmp(asked, "avx", 3) != 0 || std::strcmp(asked, "avx512") == 0);
+    const auto peak = wide ? avx512_limit : avx2_limit;
+    double limit = 0;
+    for (int i = 0; i < 300; ++i) {
+        limit = std::max(limit, peak());
+    }
+    std::printf("%lld rows of %lld values; %s from registers: %.0f GOP/s. GOP/s (share) by tokens:\n", static_cast<long long>(rows),
+                static_cast<long long>(inner), wide ? "vpdpbusd" : "vpmaddubsw", limit * 1e-9);
     for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
         const auto type = static_cast<ggml_type>(i);
         const Kernel * const kernel = kernel_for(type);

@@ -29,6 +29,9 @@ struct Neon {
     static constexpr bool centres_bytes = true;
     static constexpr int attention_rows = 4, attention_columns = 1;
 
+    template <Range>
+    static constexpr int run = 8;
+
     template <Range range>
     struct Sum {
         Ints sum;
@@ -80,12 +83,17 @@ struct Neon {
     RIM_INLINE static Bytes high_nibbles(const Bytes & bytes) {
         return each<Bytes>([&](int i) { return vshrq_n_u8(bytes.part[i], 4); });
     }
-    RIM_INLINE static Bytes add_sixteen(const Bytes & bytes, const uint8_t * plane) {
-        static constexpr uint8_t bit[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-        return each<Bytes>([&](int i) {
-            const uint8x16_t both = vcombine_u8(vdup_n_u8(plane[2 * i]), vdup_n_u8(plane[2 * i + 1]));
-            return vorrq_u8(bytes.part[i], vandq_u8(vtstq_u8(both, vld1q_u8(bit)), vdupq_n_u8(16)));
-        });
+    RIM_INLINE static void add_fifth_bits(const Bytes & plane, Bytes * w) {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            const uint8x16_t bit = vdupq_n_u8(16), p = plane.part[i];
+            const uint8x16_t raised[8] = {vshlq_n_u8(p, 4), vshlq_n_u8(p, 3), vshlq_n_u8(p, 2), vshlq_n_u8(p, 1),
+                                          p,                vshrq_n_u8(p, 1), vshrq_n_u8(p, 2), vshrq_n_u8(p, 3)};
+#pragma GCC unroll 8
+            for (int g = 0; g < 8; ++g) {
+                w[g].part[i] = vorrq_u8(w[g].part[i], vandq_u8(raised[g], bit));
+            }
+        }
     }
     RIM_INLINE static void add_two_bits(const Bytes & plane, Bytes * w) {
         const uint8x16_t bits = vdupq_n_u8(0x30);
@@ -146,6 +154,9 @@ struct Neon {
     }
     RIM_INLINE static Floats negative(const Floats & a) {
         return each<Floats>([&](int i) { return vnegq_f32(a.part[i]); });
+    }
+    RIM_INLINE static Ints plus(const Ints & a, const Ints & b) {
+        return each<Ints>([&](int i) { return vaddq_s32(a.part[i], b.part[i]); });
     }
     RIM_INLINE static Floats plus(const Floats & a, const Floats & b) {
         return each<Floats>([&](int i) { return vaddq_f32(a.part[i], b.part[i]); });
