@@ -4,7 +4,8 @@
 
 A child process per file and engine takes a sample in every round: prefill of random tokens at each width, decoding of
 one answer and of eight side by side. Prints medians in tokens per second, and the median of the ratios of the pairs.
-The load is timed too: opening, checking, mapping, laying out. The engines, as far as they are installed and run here:
+Before that, in a fresh process each time: the load (opening, checking, mapping, laying out) and a first question of 106
+tokens on top of it, in milliseconds. The engines, as far as they are installed and run here:
 
     ours              rim_edge
     libllama          rim_edge with libllama's own kernels (RIM_EDGE_KERNELS=0)
@@ -16,7 +17,8 @@ own build needs; this builds the library alone, for the processor at hand. It ne
 wheel also replaces the headers of llama-cpp-python:
 
     pip install --no-deps --target ik-python ik-llama-cpp-python==0.1.5 && export PYTHONPATH=$PWD/ik-python
-    pip download --no-deps --no-binary :all: ik-llama-cpp-python==0.1.5 && tar xf ik_llama_cpp_python-0.1.5.tar.gz
+    pip download --no-deps --no-binary ik-llama-cpp-python ik-llama-cpp-python==0.1.5
+    tar xf ik_llama_cpp_python-0.1.5.tar.gz
     cmake -S ik_llama_cpp_python-0.1.5/vendor/ik_llama.cpp -B ik -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \\
       -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF
     cmake --build ik --target llama --parallel && export IK_LLAMA_CPP_LIB_PATH=$PWD/ik/src/libllama.so
@@ -28,6 +30,7 @@ import argparse
 import math
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -42,6 +45,7 @@ from rim_edge.errors import BackendError, RimError, UnsupportedError
 
 N_DECODED = 24
 SIDE_BY_SIDE = 8
+FIRST_QUESTION = 106
 
 
 class Side:
@@ -188,16 +192,37 @@ def take(side: Child, method: str, values: dict[str, int], number: int) -> float
     return rate
 
 
-def start(name: str, setup: dict[str, Any], stack: ExitStack) -> Child | None:
-    """The engine in its process, tried once; None, and a line that says why, where it does not run."""
-    target, more, environment = ENGINES[name]
-    try:
-        child = stack.enter_context(Child(target, {**setup, **more}, name=name, environment=environment))
-        child.call("prefill", width=16, seed=0)
-    except RimError as error:
-        print(f"  without {name}: {error}")
-        return None
-    return child
+@dataclass
+class Engine:
+    """How an engine is started for one file, and what its processes told."""
+
+    name: str
+    setup: dict[str, Any]
+    loads: list[float] = field(default_factory=list)
+    firsts: list[float] = field(default_factory=list)
+
+    def start(self, stack: ExitStack) -> Child:
+        """The engine in a fresh process, with its first question answered."""
+        target, more, environment = ENGINES[self.name]
+        child = stack.enter_context(Child(target, {**self.setup, **more}, name=self.name, environment=environment))
+        first = 1e3 * FIRST_QUESTION / child.call("prefill", width=FIRST_QUESTION, seed=0)
+        self.loads.append(child.call("facts")["load"])
+        self.firsts.append(self.loads[-1] + first)
+        return child
+
+
+def engines_for(names: list[str], setup: dict[str, Any], rounds: int) -> list[Engine]:
+    """Those that run here, each loaded ``rounds`` times in turn; a line says why another does not."""
+    engines = [Engine(name, setup) for name in names]
+    for _ in range(rounds):
+        for engine in list(engines):
+            try:
+                with ExitStack() as stack:
+                    engine.start(stack)
+            except RimError as error:
+                print(f"  without {engine.name}: {error}")
+                engines.remove(engine)
+    return engines
 
 
 def measure(path: str, arguments: argparse.Namespace) -> None:
@@ -205,23 +230,28 @@ def measure(path: str, arguments: argparse.Namespace) -> None:
     works: list[tuple[str, str, dict[str, int]]] = [(f"pp{n}", "prefill", {"width": n}) for n in arguments.widths]
     works += [("decode", "decode", {"n": 1}), (f"{SIDE_BY_SIDE} decodes", "decode", {"n": SIDE_BY_SIDE})]
     print(f"{Path(path).name}, {arguments.threads} threads")
+    engines = engines_for(arguments.engines, setup, arguments.rounds)
     with ExitStack() as stack:
-        started = {name: start(name, setup, stack) for name in arguments.engines}
-        children = {name: child for name, child in started.items() if child is not None}
+        children = {engine.name: engine.start(stack) for engine in engines}
         facts = {name: child.call("facts") for name, child in children.items()}
         if "ours" in facts:
             print(f"  ours: {facts['ours']['instructions'] or 'no kernels'}")
         others = [name for name in children if name != "ours"]
         heads = [*children, *(f"x {name}" for name in others if "ours" in children)]
-        print(" " * 12 + "".join(f"{head:>{max(10, len(head) + 2)}}" for head in heads))
+        print(" " * 15 + "".join(f"{head:>{max(10, len(head) + 2)}}" for head in heads))
 
         def line(name: str, values: list[float], digits: int, ratios: list[float]) -> None:
             cells = [f"{value:.{digits}f}" for value in values] + [f"{ratio:.2f}" for ratio in ratios]
             widths = (max(10, len(head) + 2) for head in heads)
             cells = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False)]
-            print(f"  {name:10s}" + "".join(cells), flush=True)
+            print(f"  {name:13s}" + "".join(cells), flush=True)
 
-        line("load, ms", [fact["load"] for fact in facts.values()], 0, [])
+        def times(name: str, samples: dict[str, list[float]]) -> None:
+            ratios = [paired_ratio(samples[other], samples["ours"]).median for other in others if "ours" in samples]
+            line(name, [summarize(side).median for side in samples.values()], 0, ratios)
+
+        times("load, ms", {engine.name: engine.loads for engine in engines})
+        times("+ question, ms", {engine.name: engine.firsts for engine in engines})
         line("peak, MB", [fact["peak"] for fact in facts.values()], 0, [])
         for name, method, values in works:
             sides = {name: partial(take, child, method, values) for name, child in children.items()}
