@@ -326,14 +326,18 @@ struct Fetch {
 template <class Type, int R>
 Fetch next_panel(const uint8_t * tiles, size_t tile_size, int64_t first, int64_t n_blocks, int64_t n_times) {
     constexpr size_t bytes = layout_for<Type>.segment_at(panel_blocks);
-    const size_t step = (bytes / static_cast<size_t>(std::max<int64_t>(n_times, 1)) + 63) / 64 * 64;
+    const size_t step = (bytes / static_cast<size_t>(n_times) + 63) / 64 * 64;
     return {tiles + (first < n_blocks ? layout_for<Type>.segment_at(first) : R * tile_size), tile_size, R, bytes, step};
 }
 
+template <class Isa, int R>
+constexpr int rows_at_once = R < Isa::many_tiles ? R : Isa::many_tiles;
+
 template <class Isa, class Type, int R, int T>
-void all_rows(const Panel & panel, const Activations & in, int64_t token, int64_t first, int64_t n, const Sums & at) {
-    constexpr int step = R < Isa::many_tiles ? R : Isa::many_tiles;
+void all_rows(const Panel & panel, const Activations & in, int64_t token, int64_t first, int64_t n, const Sums & at, Fetch & fetch) {
+    constexpr int step = rows_at_once<Isa, R>;
     for (int row = 0; row < R; row += step) {
+        fetch.some();
         many<Isa, step, T, Type::range, Type::n_scales, Type::has_min>(panel, row, R, in, token, first, n, at);
     }
 }
@@ -347,7 +351,8 @@ void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in
     for (int64_t first = 0; first < in.n_blocks; first += panel_blocks) {
         const int64_t n = std::min(panel_blocks, in.n_blocks - first);
         widen<Isa, Type, R>(tiles, tile_size, first, n, panel);
-        Fetch fetch = next_panel<Type, R>(tiles, tile_size, first + n, in.n_blocks, (end_token - first_token) / Isa::many_tokens);
+        const int64_t n_times = (end_token - first_token + Isa::many_tokens - 1) / Isa::many_tokens * (R / rows_at_once<Isa, R>);
+        Fetch fetch = next_panel<Type, R>(tiles, tile_size, first + n, in.n_blocks, n_times);
         const bool last = first + n == in.n_blocks;
         Sums at{first == 0 ? nullptr : near, near_stride, last ? out + first_token * out_stride : near, last ? out_stride : near_stride};
         const auto move_on = [&at](int64_t by) {
@@ -356,39 +361,35 @@ void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in
         };
         int64_t token = first_token;
         for (; token + Isa::many_tokens <= end_token; token += Isa::many_tokens) {
-            fetch.some();
-            all_rows<Isa, Type, R, Isa::many_tokens>(panel, in, token, first, n, at);
+            all_rows<Isa, Type, R, Isa::many_tokens>(panel, in, token, first, n, at, fetch);
             move_on(Isa::many_tokens);
         }
         switch (end_token - token) {
-            case 1: all_rows<Isa, Type, R, 1>(panel, in, token, first, n, at); break;
-            case 2: all_rows<Isa, Type, R, 2>(panel, in, token, first, n, at); break;
-            case 3: all_rows<Isa, Type, R, 3>(panel, in, token, first, n, at); break;
+            case 1: all_rows<Isa, Type, R, 1>(panel, in, token, first, n, at, fetch); break;
+            case 2: all_rows<Isa, Type, R, 2>(panel, in, token, first, n, at, fetch); break;
+            case 3: all_rows<Isa, Type, R, 3>(panel, in, token, first, n, at, fetch); break;
             default: break;
         }
     }
 }
 
-// Up to few_tokens of one tile, as many at once as the registers hold; the second time weights come from L2.
+// Up to few_tokens_once of one tile.
 template <class Isa, class Type>
 void few_tokens_of(const uint8_t * tile, const Activations & in, int64_t token, int64_t n, float * out, size_t out_stride) {
-    for (int64_t now; n > 0; n -= now, token += now, out += now * out_stride) {
-        now = std::min<int64_t>(n, Isa::few_tokens_once);
-        switch (now) {
-            case 1: few<Isa, Type, 1>(tile, in, token, out, out_stride); break;
-            case 2: few<Isa, Type, 2>(tile, in, token, out, out_stride); break;
-            case 3: few<Isa, Type, 3>(tile, in, token, out, out_stride); break;
-            case 4: few<Isa, Type, 4>(tile, in, token, out, out_stride); break;
-            default:
-                if constexpr (Isa::few_tokens_once == 8) {
-                    switch (now) {
-                        case 5: few<Isa, Type, 5>(tile, in, token, out, out_stride); break;
-                        case 6: few<Isa, Type, 6>(tile, in, token, out, out_stride); break;
-                        case 7: few<Isa, Type, 7>(tile, in, token, out, out_stride); break;
-                        default: few<Isa, Type, 8>(tile, in, token, out, out_stride); break;
-                    }
+    switch (n) {
+        case 1: few<Isa, Type, 1>(tile, in, token, out, out_stride); break;
+        case 2: few<Isa, Type, 2>(tile, in, token, out, out_stride); break;
+        case 3: few<Isa, Type, 3>(tile, in, token, out, out_stride); break;
+        case 4: few<Isa, Type, 4>(tile, in, token, out, out_stride); break;
+        default:
+            if constexpr (Isa::few_tokens_once == few_tokens) {
+                switch (n) {
+                    case 5: few<Isa, Type, 5>(tile, in, token, out, out_stride); break;
+                    case 6: few<Isa, Type, 6>(tile, in, token, out, out_stride); break;
+                    case 7: few<Isa, Type, 7>(tile, in, token, out, out_stride); break;
+                    default: few<Isa, Type, 8>(tile, in, token, out, out_stride); break;
                 }
-        }
+            }
     }
 }
 
@@ -398,7 +399,7 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
     const size_t tile_size = tile_bytes(layout_for<Type>, prepared.inner);
     const int64_t n_tokens = part.end_token - part.first_token;
     int64_t tile = part.first_tile;
-    if (n_tokens <= few_tokens) {
+    if (n_tokens <= Isa::few_tokens_once) {
         for (; tile < part.end_tile; ++tile) {
             few_tokens_of<Isa, Type>(tiles + static_cast<size_t>(tile) * tile_size, in, part.first_token, n_tokens,
                                      out + part.first_token * out_stride + tile * tile_rows, out_stride);
