@@ -82,6 +82,10 @@ RIM_INLINE float float_of(const int32_t * bits) {
     return value;
 }
 
+// Whether quants are bytes in memory, too.
+template <class Type>
+constexpr bool in_place = Type::quant_bytes == byte_quants;
+
 template <class Type>
 constexpr Layout layout_for{Type::quant_bytes, Type::scale_bytes, Type::scale_values};
 
@@ -91,9 +95,9 @@ template <class Isa, class Type, int T>
 void few(const uint8_t * tile, const Activations & in, int64_t first_token, float * out, size_t out_stride) {
     constexpr Layout layout = layout_for<Type>;
     constexpr size_t scale_step = Type::scale_bytes * block_values / Type::scale_values;  // per block
-    // Bytes that weights are fetched ahead. The processor foresees one run of memory by itself while it is read fast, and then loses up to a
-    // third where it is told, too (Zen 4); with more tokens to multiply it looks less far ahead than memory needs.
-    constexpr size_t ahead = T <= 2 ? 0 : 8192;
+    // Bytes that weights are fetched ahead. With more tokens there is more to multiply, and the processor looks less far ahead than memory
+    // needs; bytes that are not unpacked are read fast enough.
+    constexpr size_t ahead = T > 2 ? 8192 : in_place<Type> ? 0 : Isa::fetch_ahead;
     typename Isa::Floats sums[T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
@@ -165,8 +169,6 @@ struct Panel {
     const uint8_t * weights;  // of the first tile: the bytes above, or quants in the tiles themselves that are bytes there
     size_t tile_step;
 };
-template <class Type>
-constexpr bool in_place = Type::quant_bytes == byte_quants;
 
 // Blocks first.. of each tile, n of them.
 template <class Isa, class Type, int R>

@@ -25,6 +25,7 @@ struct Neon {
 
     static constexpr const char * name = "NEON dot product";
     static constexpr int few_tokens_once = 4;
+    static constexpr size_t fetch_ahead = 0;
     static constexpr int many_tiles = 1, many_tokens = 4;  // 16 sums, 4 weights, 4 activations: of 32 registers
     static constexpr bool centres_bytes = true;
     static constexpr int attention_rows = 4, attention_columns = 1;

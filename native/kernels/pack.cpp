@@ -19,7 +19,7 @@ namespace rim::kernels {
 namespace {
 
 constexpr int64_t tiles_per_step = 16;
-constexpr int64_t values_worth_threads = 1 << 20;
+constexpr int64_t values_worth_threads = 1 << 17;
 
 #if defined(__linux__)
 
