@@ -22,7 +22,7 @@ from rim_edge.errors import OptionError
 STATE = _native.kernels()
 needs_kernels = pytest.mark.skipif(not STATE.active, reason=STATE.reason)
 TYPES = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
-if "bf16" in STATE.types:  # needs AVX-512
+if "bf16" in STATE.types:  # on x86
     TYPES.append("BF16")
 SUPER_BLOCKS = {"Q4_K", "Q5_K", "Q6_K"}
 Floats = npt.NDArray[np.float32]
@@ -236,7 +236,7 @@ def test_every_instruction_set_gives_the_same_bits(level: str, tmp_path: Path) -
 
 
 @needs_kernels
-@pytest.mark.parametrize("level", ["amx", "avx512"])
+@pytest.mark.parametrize("level", instruction_sets.LEVELS)
 def test_bf16_with_each_instruction_set(level: str, tmp_path: Path) -> None:
     if "BF16" not in TYPES:
         pytest.skip("this processor does not multiply BF16")

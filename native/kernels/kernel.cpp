@@ -24,22 +24,21 @@ struct Level {
 };
 
 #if defined(RIM_KERNELS_X86)
-const Kernel * amx_kernel(ggml_type type) noexcept {
-    return type == GGML_TYPE_BF16 ? amx_bf16_kernel(type) : avx512_vnni_kernel(type);
+// A level's kernels: of quants, and of BF16.
+template <Find integers, Find bf16>
+const Kernel * both(ggml_type type) noexcept {
+    return type == GGML_TYPE_BF16 ? bf16(type) : integers(type);
 }
 
-const Kernel * avx512_kernel(ggml_type type) noexcept {
-    if (type == GGML_TYPE_BF16) {
-        return has_avx512_bf16() ? avx512_bf16_kernel(type) : nullptr;
-    }
-    return avx512_vnni_kernel(type);
+const Kernel * wide_bf16_kernel(ggml_type type) noexcept {
+    return has_avx512_bf16() ? avx512_bf16_kernel(type) : avx2_bf16_kernel(type);
 }
 
 constexpr Level levels[] = {  // the best first
-    {"amx", has_amx_bf16, amx_kernel, avx512_attention, true},
-    {"avx512", has_avx512_vnni, avx512_kernel, avx512_attention, true},
-    {"avx-vnni", has_avx_vnni, avx_vnni_kernel, avx2_attention, true},
-    {"avx2", has_avx2, avx2_kernel, avx2_attention, true},
+    {"amx", has_amx_bf16, both<avx512_vnni_kernel, amx_bf16_kernel>, avx512_attention, true},
+    {"avx512", has_avx512_vnni, both<avx512_vnni_kernel, wide_bf16_kernel>, avx512_attention, true},
+    {"avx-vnni", has_avx_vnni, both<avx_vnni_kernel, avx2_bf16_kernel>, avx2_attention, true},
+    {"avx2", has_avx2, both<avx2_kernel, avx2_bf16_kernel>, avx2_attention, true},
 };
 #elif defined(RIM_KERNELS_NEON)
 #if defined(__APPLE__)

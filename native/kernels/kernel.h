@@ -58,6 +58,7 @@ std::string why_none();
 // ---- one per instruction set; may be called only where the processor has it (instructions.h)
 
 const Kernel * avx2_kernel(ggml_type type) noexcept;
+const Kernel * avx2_bf16_kernel(ggml_type type) noexcept;
 const Kernel * avx_vnni_kernel(ggml_type type) noexcept;
 const Kernel * avx512_vnni_kernel(ggml_type type) noexcept;
 const Kernel * avx512_bf16_kernel(ggml_type type) noexcept;

@@ -17,8 +17,9 @@ x86_64*)
     machine=-DRIM_KERNELS_X86
     avx2="-mavx2 -mfma -mf16c"
     avx512="$avx2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni"
-    kernels="avx2 avx_vnni avx512_vnni avx512_bf16 amx_bf16"
+    kernels="avx2 avx2_bf16 avx_vnni avx512_vnni avx512_bf16 amx_bf16"
     compile avx2 $avx2
+    compile avx2_bf16 $avx2
     compile avx_vnni $avx2 -mavxvnni
     compile avx512_vnni $avx512
     compile avx512_bf16 $avx512 -mavx512bf16
