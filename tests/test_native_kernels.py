@@ -125,6 +125,22 @@ def test_a_large_product_of_few_tokens_is_shared_out_without_a_gap(n: int, rows:
 
 
 @needs_kernels
+@pytest.mark.parametrize("kind", [kind for kind in TYPES if kind != "BF16"])
+@pytest.mark.parametrize("byte", [0x00, 0x7F, 0x80, 0xFF])
+def test_the_largest_quants_fit_into_every_sum(kind: str, byte: int) -> None:
+    data = bytes_of(kind, 32, 256)
+    of = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]][1]
+    quants = {"Q4_1": (4, None), "Q5_1": (4, None), "Q4_K": (16, None), "Q5_K": (16, None), "Q6_K": (0, 192)}
+    data.reshape(-1, of)[:, slice(*quants.get(kind, (2, None)))] = byte
+    values = np.ones((9, 256), np.float32)  # the largest activations there are, of either sign
+    values[1::2] = -1
+    values[2, ::2] = -1
+    weights, inputs = weights_of(kind, data), seen(kind, values)
+    error = np.abs(product(kind, data, values) - inputs @ weights.T)
+    assert (error <= 3e-6 * (np.abs(inputs) @ np.abs(weights).T)).all()
+
+
+@needs_kernels
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_a_number_stays_visible_and_in_its_row(kind: str, bad: float) -> None:
