@@ -2,7 +2,7 @@
 //
 // It multiplies unsigned by signed bytes and adds two products in 16 bits, saturating. There sums stay for as many products as fit: of quants
 // up to 15 a whole block (15 * 127 * 2 * 8 = 30,480), up to 31 four (31,496), up to 63 two (32,004). Quants up to 255 could exceed 16
-// bits in the first product: they are multiplied less their offset, as magnitudes, with the sign on the other factor.
+// bits in the first product: they are signed numbers, multiplied as magnitudes, with the sign on the other factor.
 #include "avx2.h"
 
 namespace rim::kernels {
@@ -11,7 +11,7 @@ namespace {
 
 struct Dot {
     static constexpr const char * name = "AVX2";
-    static constexpr bool centres_bytes = true;
+    static constexpr bool signed_quants = true;
 
     template <Range range>
     static constexpr int run = range == Range::five_bits ? 4 : range == Range::six_bits ? 2 : 8;
@@ -33,10 +33,9 @@ RIM_INLINE __m256i widened(__m256i shorts) {
     return _mm256_madd_epi16(shorts, _mm256_set1_epi16(1));
 }
 
-// The same of quants less their offset.
-RIM_INLINE __m256i centred_times(__m256i w, __m256i four) {
-    const __m256i value = _mm256_xor_si256(w, _mm256_set1_epi8(static_cast<char>(0x80)));
-    return times(_mm256_abs_epi8(value), _mm256_sign_epi8(four, value));  // 128 * 127 * 2 = 32,512
+// The same of signed quants.
+RIM_INLINE __m256i signed_times(__m256i w, __m256i four) {
+    return times(_mm256_abs_epi8(w), _mm256_sign_epi8(four, w));  // 128 * 127 * 2 = 32,512
 }
 
 template <Range range>
@@ -61,8 +60,8 @@ struct Dot::Sum<Range::byte> {
     Sum() = default;
     RIM_INLINE explicit Sum(int32_t start) : sum{_mm256_set1_epi32(start), _mm256_set1_epi32(start)} {}
     RIM_INLINE void add(Pair w, Pair four) {
-        sum.low = _mm256_add_epi32(sum.low, widened(centred_times(w.low, four.low)));
-        sum.high = _mm256_add_epi32(sum.high, widened(centred_times(w.high, four.high)));
+        sum.low = _mm256_add_epi32(sum.low, widened(signed_times(w.low, four.low)));
+        sum.high = _mm256_add_epi32(sum.high, widened(signed_times(w.high, four.high)));
         keep(sum.low), keep(sum.high);
     }
     RIM_INLINE Pair total(int32_t) const { return sum; }

@@ -8,7 +8,7 @@ namespace {
 
 struct Dot {
     static constexpr const char * name = "AVX-VNNI";
-    static constexpr bool centres_bytes = false;
+    static constexpr bool signed_quants = false;
 
     template <Range>
     static constexpr int run = 8;

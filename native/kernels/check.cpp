@@ -77,7 +77,8 @@ void check_type(const FileType & of) {
     std::vector<uint8_t> tile_memory, work_memory;
     uint8_t * const tiles = aligned(tile_memory, tile_size * (rows / tile_rows));
     for (int64_t tile = 0; tile < rows / tile_rows; ++tile) {
-        pack_tile(of.type, file.data() + static_cast<size_t>(tile * tile_rows) * row_bytes, row_bytes, inner, tiles + tile * tile_size);
+        pack_tile(of.type, kernel_for(of.type)->signed_quants, file.data() + static_cast<size_t>(tile * tile_rows) * row_bytes, row_bytes,
+                  inner, tiles + tile * tile_size);
     }
     std::printf("%-9s", of.name);
     for (const int64_t n : {1, 3, 8, 9, 34}) {

@@ -51,10 +51,6 @@ size_t prepared_bytes(int64_t inner, int64_t n_tokens) {
     return (n_values + 63) / 64 * 64 + n_values / block_values * 4 * (1 + Type::n_scales);
 }
 
-// Whether an instruction set multiplies quants less their offset, so that no correction is needed.
-template <class Isa, class Type>
-constexpr bool is_centred = Type::range == Range::byte && Isa::centres_bytes;
-
 template <class Isa, class Type>
 void prepare(const float * values, int64_t token, int64_t first, int64_t end, const Prepared & prepared) {
     const Activations to(prepared);
@@ -71,7 +67,7 @@ void prepare(const float * values, int64_t token, int64_t first, int64_t end, co
             const float scaled = scale * static_cast<float>(sums[0] + sums[1]);
             memcpy(to.corrections + block, &scaled, sizeof scaled);
         } else {
-            to.corrections[block] = is_centred<Isa, Type> ? 0 : -Type::offset * (sums[0] + sums[1]);
+            to.corrections[block] = -Type::offset * (sums[0] + sums[1]);
         }
     }
 }
@@ -425,7 +421,8 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
 
 template <class Isa, class Type>
 const Kernel * kernel() {
-    static constexpr Kernel kernel{Isa::name, &prepared_bytes<Type>, &prepare<Isa, Type>, &multiply<Isa, Type>, 2 * Isa::many_tokens};
+    static constexpr Kernel kernel{Isa::name,           &prepared_bytes<Type>, &prepare<Isa, Type>, &multiply<Isa, Type>,
+                                   Isa::signed_quants, 2 * Isa::many_tokens};
     return &kernel;
 }
 

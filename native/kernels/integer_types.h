@@ -1,8 +1,8 @@
 // integer_types.h: from the bytes of a tile (layout.h) to registers, for each weight type, in the words of an instruction set (Isa).
 //
-// A type gives: range (what its quants need of a multiplication), offset (quants are unsigned; a value is quant - offset), n_scales
+// A type gives: range (what its quants need of a multiplication), offset (a value is quant - offset; quants are unsigned), n_scales
 // (scales in a block of 32), has_min, and
-//   quants(bytes, w): the 8 registers of a block, 16 rows x 4 unsigned values each;
+//   quants(bytes, w): the 8 registers of a block, 16 rows x 4 values each;
 //   scales(bytes, block, d, m): factors, and minima m where value = d * quant + m, of a segment's scales and a block in it.
 //
 // An Isa is what a file of one instruction set defines (avx512_vnni.cpp, avx2.h): Bytes (16 lanes x 4 bytes), Ints and Floats (16 lanes)
@@ -22,7 +22,7 @@
 
 namespace rim::kernels {
 
-enum class Range { four_bits, five_bits, six_bits, byte };  // quants up to 15, 31, 63, 255
+enum class Range { four_bits, five_bits, six_bits, byte };  // quants up to 15, 31, 63, 255 (or with Isa::signed_quants -128 to 127)
 
 namespace {  // each instruction set has functions of its own, compiled with its own instructions
 
@@ -80,12 +80,18 @@ struct FiveBits : SmallScales<Isa, min> {
 };
 
 template <class Isa>
-struct FourBitsTable : SmallScales<Isa, false> {  // IQ4_NL: a nibble chooses one of 16 values, here raised by 128
+constexpr int byte_offset = Isa::signed_quants ? 0 : 128;
+
+template <class Isa>
+struct FourBitsTable : SmallScales<Isa, false> {  // IQ4_NL: a nibble chooses one of 16 values
     static constexpr Range range = Range::byte;
-    static constexpr int offset = 128;
+    static constexpr int offset = byte_offset<Isa>;
     static constexpr size_t quant_bytes = 256;
     RIM_INLINE static void quants(const uint8_t * bytes, typename Isa::Bytes * w) {
-        alignas(16) static constexpr uint8_t values[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
+        alignas(16) static constexpr uint8_t unsigned_values[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                                                    129, 141, 153, 166, 181, 197, 217, 241};
+        alignas(16) static constexpr int8_t signed_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+        const auto * const values = Isa::signed_quants ? reinterpret_cast<const uint8_t *>(signed_values) : unsigned_values;
         nibbles<Isa>(bytes, w);
 #pragma GCC unroll 8
         for (int i = 0; i < 8; ++i) {
@@ -97,7 +103,7 @@ struct FourBitsTable : SmallScales<Isa, false> {  // IQ4_NL: a nibble chooses on
 template <class Isa>
 struct EightBits : SmallScales<Isa, false> {
     static constexpr Range range = Range::byte;
-    static constexpr int offset = 128;
+    static constexpr int offset = byte_offset<Isa>;
     static constexpr size_t quant_bytes = 512;
     RIM_INLINE static void quants(const uint8_t * bytes, typename Isa::Bytes * w) {
 #pragma GCC unroll 8

@@ -46,6 +46,7 @@ struct Kernel {
     void (*prepare)(const float * values, int64_t token, int64_t first, int64_t end, const Prepared & prepared);
     // out[token * out_stride + row] of a part.
     void (*multiply)(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride);
+    bool signed_quants;  // whether quants of 8 bits are to be laid out (layout.h) as signed numbers
     int64_t token_step;  // parts begin at multiples of it, where there are more than few_tokens
 };
 

@@ -86,8 +86,9 @@ void pack_small(bool has_min, bool has_fifth, const uint8_t * rows, size_t row_b
     }
 }
 
-// Q8_0: [d] [32 signed bytes], which become unsigned by adding 128
-void pack_q8_0(const uint8_t * rows, size_t row_bytes, int64_t inner, const Tile & tile) {
+// Q8_0: [d] [32 signed bytes]
+void pack_q8_0(bool signed_quants, const uint8_t * rows, size_t row_bytes, int64_t inner, const Tile & tile) {
+    const uint32_t raised = signed_quants ? 0 : 0x80808080u;
     for (int64_t b = 0; b < inner / block_values; ++b) {
         uint8_t * const quants = tile.quants(b);
         uint8_t * const scales = tile.scales(b);
@@ -95,7 +96,7 @@ void pack_q8_0(const uint8_t * rows, size_t row_bytes, int64_t inner, const Tile
             const uint8_t * const block = rows + static_cast<size_t>(row) * row_bytes + static_cast<size_t>(b) * (half_bytes + 32);
             put_half(block, row, scales);
             for (int i = 0; i < groups; ++i) {
-                store32(quants + i * 64 + row * 4, load32(block + half_bytes + i * 4) ^ 0x80808080u);
+                store32(quants + i * 64 + row * 4, load32(block + half_bytes + i * 4) ^ raised);
             }
         }
     }
@@ -221,7 +222,7 @@ bool fits(ggml_type type, int64_t inner, int64_t rows) noexcept {
     return layout && rows >= tile_rows && inner > 0 && inner % layout->scale_values == 0;
 }
 
-void pack_tile(ggml_type type, const uint8_t * rows, size_t row_bytes, int64_t inner, uint8_t * bytes) noexcept {
+void pack_tile(ggml_type type, bool signed_quants, const uint8_t * rows, size_t row_bytes, int64_t inner, uint8_t * bytes) noexcept {
     const Tile tile(bytes, *layout_of(type), inner);
     switch (type) {
         case GGML_TYPE_Q4_0:
@@ -229,7 +230,7 @@ void pack_tile(ggml_type type, const uint8_t * rows, size_t row_bytes, int64_t i
         case GGML_TYPE_Q4_1: pack_small(true, false, rows, row_bytes, inner, tile); break;
         case GGML_TYPE_Q5_0: pack_small(false, true, rows, row_bytes, inner, tile); break;
         case GGML_TYPE_Q5_1: pack_small(true, true, rows, row_bytes, inner, tile); break;
-        case GGML_TYPE_Q8_0: pack_q8_0(rows, row_bytes, inner, tile); break;
+        case GGML_TYPE_Q8_0: pack_q8_0(signed_quants, rows, row_bytes, inner, tile); break;
         case GGML_TYPE_Q4_K: pack_k(false, rows, row_bytes, inner, tile); break;
         case GGML_TYPE_Q5_K: pack_k(true, rows, row_bytes, inner, tile); break;
         case GGML_TYPE_Q6_K: pack_q6_k(rows, row_bytes, inner, tile); break;

@@ -64,7 +64,8 @@ constexpr size_t tile_bytes(const Layout & layout, int64_t inner) noexcept {
 // Whether a matrix of this shape can be laid out: whole tiles of rows, whole blocks of values.
 bool fits(ggml_type type, int64_t inner, int64_t rows) noexcept;
 
-// Lays out 16 rows of a file (each row_bytes apart) as one tile.
-void pack_tile(ggml_type type, const uint8_t * rows, size_t row_bytes, int64_t inner, uint8_t * tile) noexcept;
+// Lays out 16 rows of a file (each row_bytes apart) as one tile. The quants of Q8_0 become unsigned by adding 128, except for a kernel that
+// wants signed_quants.
+void pack_tile(ggml_type type, bool signed_quants, const uint8_t * rows, size_t row_bytes, int64_t inner, uint8_t * tile) noexcept;
 
 }  // namespace rim::kernels

@@ -27,7 +27,7 @@ struct Neon {
     static constexpr int few_tokens_once = 4;
     static constexpr size_t fetch_ahead = 0;
     static constexpr int many_tiles = 1, many_tokens = 4;  // 16 sums, 4 weights, 4 activations: of 32 registers
-    static constexpr bool centres_bytes = true;
+    static constexpr bool signed_quants = true;
     static constexpr int attention_rows = 4, attention_columns = 1;
 
     template <Range>
@@ -45,8 +45,7 @@ struct Neon {
         RIM_INLINE void add(const Bytes & w, const Bytes & four) {
 #pragma GCC unroll 4
             for (int i = 0; i < 4; ++i) {
-                const uint8x16_t value = range == Range::byte ? veorq_u8(w.part[i], vdupq_n_u8(0x80)) : w.part[i];
-                sum.part[i] = vdotq_s32(sum.part[i], vreinterpretq_s8_u8(value), vreinterpretq_s8_u8(four.part[i]));
+                sum.part[i] = vdotq_s32(sum.part[i], vreinterpretq_s8_u8(w.part[i]), vreinterpretq_s8_u8(four.part[i]));
             }
         }
         RIM_INLINE Ints total(int32_t) const { return sum; }

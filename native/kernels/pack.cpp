@@ -12,6 +12,7 @@
 #endif
 
 #include "../cpu.h"
+#include "kernel.h"
 #include "layout.h"
 
 namespace rim::kernels {
@@ -82,6 +83,7 @@ void prefer_large_pages([[maybe_unused]] void * memory, [[maybe_unused]] size_t 
 void pack(ggml_type type, const uint8_t * data, int64_t inner, int64_t rows, uint8_t * tiles) {
     const size_t row_bytes = ggml_row_size(type, inner);
     const size_t tile_size = tile_bytes(*layout_of(type), inner);
+    const bool signed_quants = kernel_for(type)->signed_quants;
     const int64_t n_tiles = tile_count(rows);
     std::vector<uint8_t> last;  // the rows of a tile that is not full, then zeros
     const size_t size = row_bytes * static_cast<size_t>(rows);
@@ -98,7 +100,7 @@ void pack(ggml_type type, const uint8_t * data, int64_t inner, int64_t rows, uin
             const uint8_t * const from = data + static_cast<size_t>(first * tile_rows) * row_bytes;
             for (int64_t tile = first; tile < end; ++tile) {
                 const bool full = (tile + 1) * tile_rows <= rows;
-                pack_tile(type, full ? data + static_cast<size_t>(tile * tile_rows) * row_bytes : last.data(), row_bytes, inner,
+                pack_tile(type, signed_quants, full ? data + static_cast<size_t>(tile * tile_rows) * row_bytes : last.data(), row_bytes, inner,
                           tiles + static_cast<size_t>(tile) * tile_size);
             }
             source.let_go(from, static_cast<size_t>(std::min(end * tile_rows, rows) - first * tile_rows) * row_bytes);
