@@ -1,8 +1,8 @@
 // avx2.cpp: quantized weights with AVX2 alone. Compiled with these instructions; entered only where the processor has them.
 //
-// It multiplies unsigned by signed bytes and adds two products in 16 bits, saturating. There sums stay for as many products as fit: of quants
-// up to 15 a whole block (15 * 127 * 2 * 8 = 30,480), up to 31 four (31,496), up to 63 two (32,004). Quants up to 255 could exceed 16
-// bits in the first product: they are signed numbers, multiplied as magnitudes, with the sign on the other factor.
+// It multiplies unsigned by signed bytes and adds two products in 16 bits, saturating. There sums stay for as many products as fit: of
+// quants up to 15 a whole block (15 * 127 * 2 * 8 = 30,480), up to 31 four (31,496), up to 63 two (32,004). Quants up to 255 could exceed
+// 16 bits in the first product: they are signed numbers, multiplied as magnitudes, with the sign on the other factor.
 #include "avx2.h"
 
 namespace rim::kernels {

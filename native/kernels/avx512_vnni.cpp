@@ -43,10 +43,14 @@ struct Avx512Vnni {
     RIM_INLINE static Bytes high_nibbles(Bytes bytes) { return low_nibbles(_mm512_srli_epi16(bytes, 4)); }
     RIM_INLINE static void add_fifth_bits(Bytes plane, Bytes * w) {  // 0xF8: a | (b & c) is one instruction
         const __m512i bit = _mm512_set1_epi8(16);
-#pragma GCC unroll 8
-        for (int i = 0; i < 8; ++i) {
-            w[i] = _mm512_ternarylogic_epi32(w[i], i < 4 ? _mm512_slli_epi16(plane, 4 - i) : _mm512_srli_epi16(plane, i - 4), bit, 0xF8);
-        }
+        w[0] = _mm512_ternarylogic_epi32(w[0], _mm512_slli_epi16(plane, 4), bit, 0xF8);
+        w[1] = _mm512_ternarylogic_epi32(w[1], _mm512_slli_epi16(plane, 3), bit, 0xF8);
+        w[2] = _mm512_ternarylogic_epi32(w[2], _mm512_slli_epi16(plane, 2), bit, 0xF8);
+        w[3] = _mm512_ternarylogic_epi32(w[3], _mm512_slli_epi16(plane, 1), bit, 0xF8);
+        w[4] = _mm512_ternarylogic_epi32(w[4], plane, bit, 0xF8);
+        w[5] = _mm512_ternarylogic_epi32(w[5], _mm512_srli_epi16(plane, 1), bit, 0xF8);
+        w[6] = _mm512_ternarylogic_epi32(w[6], _mm512_srli_epi16(plane, 2), bit, 0xF8);
+        w[7] = _mm512_ternarylogic_epi32(w[7], _mm512_srli_epi16(plane, 3), bit, 0xF8);
     }
     RIM_INLINE static void add_two_bits(Bytes plane, Bytes * w) {
         const __m512i bits = _mm512_set1_epi8(0x30);

@@ -101,7 +101,8 @@ void bf16_tiles(const uint8_t * tiles, size_t tile_size, const Prepared & prepar
             const uint8_t * const from = prepared.bytes + static_cast<size_t>(token) * token_size;
             float * const sums = near + static_cast<size_t>(token - part.first_token) * near_stride;
             const bool last = end == n_pairs;
-            const Sums at{first == 0 ? nullptr : sums, near_stride, last ? out + token * out_stride : sums, last ? out_stride : near_stride};
+            const Sums at{first == 0 ? nullptr : sums, near_stride, last ? out + token * out_stride : sums,
+                          last ? out_stride : near_stride};
             for (const int64_t until = std::min(fetched + share, step); fetched < until; ++fetched) {
                 for (int r = 0; r < R; ++r) {
                     __builtin_prefetch(next + static_cast<size_t>(r) * tile_size + fetched * 64, 0, 2);

@@ -100,8 +100,8 @@ void pack(ggml_type type, const uint8_t * data, int64_t inner, int64_t rows, uin
             const uint8_t * const from = data + static_cast<size_t>(first * tile_rows) * row_bytes;
             for (int64_t tile = first; tile < end; ++tile) {
                 const bool full = (tile + 1) * tile_rows <= rows;
-                pack_tile(type, signed_quants, full ? data + static_cast<size_t>(tile * tile_rows) * row_bytes : last.data(), row_bytes, inner,
-                          tiles + static_cast<size_t>(tile) * tile_size);
+                const uint8_t * const these = full ? data + static_cast<size_t>(tile * tile_rows) * row_bytes : last.data();
+                pack_tile(type, signed_quants, these, row_bytes, inner, tiles + static_cast<size_t>(tile) * tile_size);
             }
             source.let_go(from, static_cast<size_t>(std::min(end * tile_rows, rows) - first * tile_rows) * row_bytes);
         }
