@@ -11,7 +11,6 @@
 #include <memory>
 #include <vector>
 
-#include "instructions.h"
 #include "kernel.h"
 #include "layout.h"
 
@@ -40,8 +39,8 @@ double now() {
     return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-// Operations per second from registers alone, what the kernels can reach at best: 512-bit vpdpbusd, or where the processor lacks it (or
-// RIM_EDGE_KERNELS asks for less) 256-bit vpmaddubsw and the addition of its result.
+// Operations per second from registers alone, what the kernels in use can reach at best: 512-bit vpdpbusd, or 256-bit vpmaddubsw and the
+// addition of its result.
 __attribute__((target("avx512f,avx512vnni"))) double avx512_limit() {
     constexpr int n = 20000;  // short: some repetition is not interrupted
     __m512i sums[16];
@@ -89,8 +88,8 @@ std::unique_ptr<uint8_t, Free> aligned(size_t size) {
 int main(int count, char ** words) {
     const int64_t inner = count > 1 ? std::atoll(words[1]) : 2048;
     const int64_t rows = count > 2 ? std::atoll(words[2]) : 2048;
-    const char * const asked = std::getenv("RIM_EDGE_KERNELS");
-    const bool wide = has_avx512_vnni() && (asked == nullptr || std::strncmp(asked, "avx", 3) != 0 || std::strcmp(asked, "avx512") == 0);
+    const Kernel * const in_use = kernel_for(GGML_TYPE_Q4_0);
+    const bool wide = in_use && std::strcmp(in_use->name, "AVX-512 VNNI") == 0;
     const auto peak = wide ? avx512_limit : avx2_limit;
     double limit = 0;
     for (int i = 0; i < 300; ++i) {
