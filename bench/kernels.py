@@ -211,18 +211,16 @@ class Engine:
         return child
 
 
-def engines_for(names: list[str], setup: dict[str, Any], rounds: int) -> list[Engine]:
-    """Those that run here, each loaded ``rounds`` times in turn; a line says why another does not."""
-    engines = [Engine(name, setup) for name in names]
-    for _ in range(rounds):
-        for engine in list(engines):
-            try:
-                with ExitStack() as stack:
-                    engine.start(stack)
-            except RimError as error:
-                print(f"  without {engine.name}: {error}")
-                engines.remove(engine)
-    return engines
+def start_all(engines: list[Engine], stack: ExitStack) -> dict[str, Child]:
+    """All in turn; one that does not run here leaves ``engines``, and a line says why."""
+    children = {}
+    for engine in list(engines):
+        try:
+            children[engine.name] = engine.start(stack)
+        except RimError as error:
+            print(f"  without {engine.name}: {error}")
+            engines.remove(engine)
+    return children
 
 
 def measure(path: str, arguments: argparse.Namespace) -> None:
@@ -230,9 +228,12 @@ def measure(path: str, arguments: argparse.Namespace) -> None:
     works: list[tuple[str, str, dict[str, int]]] = [(f"pp{n}", "prefill", {"width": n}) for n in arguments.widths]
     works += [("decode", "decode", {"n": 1}), (f"{SIDE_BY_SIDE} decodes", "decode", {"n": SIDE_BY_SIDE})]
     print(f"{Path(path).name}, {arguments.threads} threads")
-    engines = engines_for(arguments.engines, setup, arguments.rounds)
+    engines = [Engine(name, setup) for name in arguments.engines]
+    for _ in range(arguments.rounds - 1):
+        with ExitStack() as stack:
+            start_all(engines, stack)
     with ExitStack() as stack:
-        children = {engine.name: engine.start(stack) for engine in engines}
+        children = start_all(engines, stack)
         facts = {name: child.call("facts") for name, child in children.items()}
         if "ours" in facts:
             print(f"  ours: {facts['ours']['instructions'] or 'no kernels'}")
