@@ -30,6 +30,7 @@ struct Avx2 {
     static constexpr size_t fetch_ahead = 1024;            // more to do for a byte than with wider registers: a fifth faster (Zen 3)
     static constexpr int many_tiles = 1, many_tokens = 4;  // sums that the 16 registers hold
     static constexpr bool signed_quants = Dot::signed_quants;  // whether quants of 8 bits are multiplied as signed numbers
+    static constexpr bool pairs_tokens = false;
 
     static constexpr int attention_rows = 2, attention_columns = 2;  // 8 sums, 4 columns, 1 row: of 16 registers
 

@@ -18,6 +18,7 @@ struct Avx512Vnni {
     static constexpr size_t fetch_ahead = 0;  // the processor foresees one run of memory; told, too, it loses up to a third (Zen 4)
     static constexpr int many_tiles = 4, many_tokens = 3;  // 12 sums, 4 weights or 3 activations: of 32 registers
     static constexpr bool signed_quants = false;
+    static constexpr bool pairs_tokens = false;
     static constexpr int attention_rows = 6, attention_columns = 4;  // 24 sums, 4 columns, 1 row
 
     template <Range>

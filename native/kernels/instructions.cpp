@@ -13,6 +13,8 @@
 #if defined(RIM_KERNELS_NEON) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
+#elif defined(RIM_KERNELS_NEON) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace rim::kernels {
@@ -86,17 +88,38 @@ bool has_avx512_bf16() noexcept {
 #endif
 
 #if defined(RIM_KERNELS_NEON) && defined(__linux__)
+
 bool has_neon_dot() noexcept {
     return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
 }
+
+bool has_neon_i8mm() noexcept {
+    constexpr unsigned long i8mm = 1ul << 13;  // HWCAP2_I8MM, which older systems' headers lack
+    return has_neon_dot() && (getauxval(AT_HWCAP2) & i8mm);
+}
+
 #elif defined(RIM_KERNELS_NEON) && defined(__APPLE__)
+
 bool has_neon_dot() noexcept {
     return true;  // every Apple processor that runs macOS on ARM
 }
+
+bool has_neon_i8mm() noexcept {
+    int present = 0;
+    size_t size = sizeof present;
+    return sysctlbyname("hw.optional.arm.FEAT_I8MM", &present, &size, nullptr, 0) == 0 && present != 0;
+}
+
 #else
+
 bool has_neon_dot() noexcept {
     return false;
 }
+
+bool has_neon_i8mm() noexcept {
+    return false;
+}
+
 #endif
 
 }  // namespace rim::kernels

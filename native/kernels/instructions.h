@@ -21,4 +21,7 @@ bool has_amx_bf16() noexcept;
 // NEON with its dot product of bytes.
 bool has_neon_dot() noexcept;
 
+// The same and its products of matrices of bytes.
+bool has_neon_i8mm() noexcept;
+
 }  // namespace rim::kernels

@@ -171,17 +171,24 @@ template <class Isa, class Type, int R>
 void widen(const uint8_t * tiles, size_t tile_size, int64_t first, int64_t n, Panel & panel) {
     constexpr Layout layout = layout_for<Type>;
     constexpr int n_factors = Type::n_scales + (Type::has_min ? 1 : 0);
-    panel.weights = in_place<Type> ? tiles + layout.segment_at(first) + layout.quants_at(n) : panel.bytes;
-    panel.tile_step = in_place<Type> ? tile_size : panel_blocks * byte_quants;
+    constexpr bool in_panel = !in_place<Type> || Isa::pairs_tokens;
+    panel.weights = in_panel ? panel.bytes : tiles + layout.segment_at(first) + layout.quants_at(n);
+    panel.tile_step = in_panel ? panel_blocks * byte_quants : tile_size;
     for (int64_t b = 0; b < n;) {
         const uint8_t * const segment = tiles + layout.segment_at(first + b);
         const int64_t n_here = std::min(layout.segment_blocks(), n - b);
         for (int64_t inside = 0; inside < n_here; ++inside, ++b) {
             const uint8_t * const quants = segment + layout.quants_at(n_here) + static_cast<size_t>(inside) * Type::quant_bytes;
             for (int r = 0; r < R; ++r) {
-                if constexpr (!in_place<Type>) {
+                if constexpr (in_panel) {
                     typename Isa::Bytes w[groups];
                     Type::quants(quants + static_cast<size_t>(r) * tile_size, w);
+                    if constexpr (Isa::pairs_tokens) {
+#pragma GCC unroll 4
+                        for (int i = 0; i < groups; i += 2) {
+                            Isa::join(w[i], w[i + 1]);
+                        }
+                    }
 #pragma GCC unroll 8
                     for (int i = 0; i < groups; ++i) {
                         Isa::store(panel.bytes + static_cast<size_t>(r * panel_blocks + b) * byte_quants + i * 64, w[i]);
@@ -197,6 +204,55 @@ void widen(const uint8_t * tiles, size_t tile_size, int64_t first, int64_t n, Pa
                 if constexpr (Type::has_min) {
                     Isa::store(factors + 16, m);
                 }
+            }
+        }
+    }
+}
+
+// Of R tiles and T tokens, start + the sum of n groups' products.
+template <class Isa, int R, int T, Range range, int n>
+RIM_INLINE void sum_block(const uint8_t * weights, size_t tile_step, const int8_t * a, int64_t inner, const int32_t (&start)[T],
+                          typename Isa::Ints (&integers)[R][T]) {
+    if constexpr (Isa::pairs_tokens) {
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) {
+            Isa::template sum_pairs<T, n>(weights + static_cast<size_t>(r) * tile_step, a, inner, start, integers[r]);
+        }
+        return;
+    }
+    constexpr int run = std::min(n, Isa::template run<range>);
+#pragma GCC unroll 4
+    for (int from = 0; from < n; from += run) {
+        typename Isa::template Sum<range> parts[R][T];
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) {
+#pragma GCC unroll 4
+            for (int r = 0; r < R; ++r) {
+                parts[r][t] = typename Isa::template Sum<range>(from == 0 ? start[t] : 0);
+            }
+        }
+#pragma GCC unroll 8
+        for (int i = from; i < from + run; ++i) {
+            typename Isa::Bytes four[T];
+#pragma GCC unroll 8
+            for (int t = 0; t < T; ++t) {
+                four[t] = Isa::broadcast(a + t * inner + i * 4);
+            }
+#pragma GCC unroll 4
+            for (int r = 0; r < R; ++r) {
+                const typename Isa::Bytes w = Isa::load(weights + static_cast<size_t>(r) * tile_step + i * 64);
+#pragma GCC unroll 8
+                for (int t = 0; t < T; ++t) {
+                    parts[r][t].add(w, four[t]);
+                }
+            }
+        }
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) {
+#pragma GCC unroll 4
+            for (int r = 0; r < R; ++r) {
+                const typename Isa::Ints total = parts[r][t].total(from == 0 ? start[t] : 0);
+                integers[r][t] = from == 0 ? total : Isa::plus(integers[r][t], total);
             }
         }
     }
@@ -226,45 +282,13 @@ void many(const Panel & panel, int row, int rows, const Activations & in, int64_
 #pragma GCC unroll 2
         for (int s = 0; s < n_scales; ++s) {
             constexpr int n = groups / n_scales;
-            constexpr int run = std::min(n, Isa::template run<range>);
-            typename Isa::Ints integers[R][T];
+            int32_t start[T];
 #pragma GCC unroll 4
-            for (int from = s * n; from < (s + 1) * n; from += run) {
-                int32_t start[T];
-                typename Isa::template Sum<range> parts[R][T];
-#pragma GCC unroll 8
-                for (int t = 0; t < T; ++t) {
-                    start[t] = has_min || from > s * n ? 0 : correction[t * in.n_blocks * n_scales + s];
-#pragma GCC unroll 4
-                    for (int r = 0; r < R; ++r) {
-                        parts[r][t] = typename Isa::template Sum<range>(start[t]);
-                    }
-                }
-#pragma GCC unroll 8
-                for (int i = from; i < from + run; ++i) {
-                    typename Isa::Bytes four[T];
-#pragma GCC unroll 8
-                    for (int t = 0; t < T; ++t) {
-                        four[t] = Isa::broadcast(a + t * in.inner + i * 4);
-                    }
-#pragma GCC unroll 4
-                    for (int r = 0; r < R; ++r) {
-                        const typename Isa::Bytes w = Isa::load(weights + static_cast<size_t>(r) * panel.tile_step + i * 64);
-#pragma GCC unroll 8
-                        for (int t = 0; t < T; ++t) {
-                            parts[r][t].add(w, four[t]);
-                        }
-                    }
-                }
-#pragma GCC unroll 8
-                for (int t = 0; t < T; ++t) {
-#pragma GCC unroll 4
-                    for (int r = 0; r < R; ++r) {
-                        const typename Isa::Ints total = parts[r][t].total(start[t]);
-                        integers[r][t] = from == s * n ? total : Isa::plus(integers[r][t], total);
-                    }
-                }
+            for (int t = 0; t < T; ++t) {
+                start[t] = has_min ? 0 : correction[t * in.n_blocks * n_scales + s];
             }
+            typename Isa::Ints integers[R][T];
+            sum_block<Isa, R, T, range, n>(weights + s * n * 64, panel.tile_step, a + s * n * 4, in.inner, start, integers);
 #pragma GCC unroll 8
             for (int t = 0; t < T; ++t) {
                 const typename Isa::Floats d_a = Isa::floats(scale[t * in.n_blocks]);

@@ -46,7 +46,10 @@ constexpr bool unasked = false;  // not measured beside Accelerate
 #else
 constexpr bool unasked = true;
 #endif
-constexpr Level levels[] = {{"neon", has_neon_dot, neon_kernel, neon_attention, unasked}};
+constexpr Level levels[] = {
+    {"i8mm", has_neon_i8mm, neon_i8mm_kernel, neon_attention, unasked},
+    {"neon", has_neon_dot, neon_kernel, neon_attention, unasked},
+};
 #else
 constexpr Level levels[] = {{"none", [] () noexcept { return false; }, nullptr, nullptr, false}};
 #endif

@@ -65,5 +65,6 @@ const Kernel * avx512_vnni_kernel(ggml_type type) noexcept;
 const Kernel * avx512_bf16_kernel(ggml_type type) noexcept;
 const Kernel * amx_bf16_kernel(ggml_type type) noexcept;
 const Kernel * neon_kernel(ggml_type type) noexcept;
+const Kernel * neon_i8mm_kernel(ggml_type type) noexcept;
 
 }  // namespace rim::kernels

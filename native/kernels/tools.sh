@@ -29,8 +29,9 @@ x86_64*)
     ;;
 aarch64* | arm64*)
     machine=-DRIM_KERNELS_NEON
-    kernels=neon
+    kernels="neon neon_i8mm"
     compile neon -march=armv8.2-a+dotprod
+    compile neon_i8mm -march=armv8.2-a+dotprod+i8mm
     programs=check
     static=-static
     ;;
