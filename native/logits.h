@@ -1,4 +1,4 @@
-// logits.h: what a row of logits says. Plain loops that compilers vectorise.
+// logits.h: what a row of logits says.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +19,9 @@ struct RowStats {
 
 // `entropy` costs one more multiplication per token; without it the field stays 0.
 RowStats row_stats(const float * logits, int32_t n_vocab, bool entropy);
+
+// The same in wider registers; where the processor has AVX2 (kernels/instructions.h).
+RowStats row_stats_avx2(const float * logits, int32_t n_vocab, bool entropy);
 
 // Tokens that are never sampled and never reported as a readout's top token.
 class Banned {
