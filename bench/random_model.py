@@ -1,8 +1,9 @@
 """Write a GGUF of a given shape with random weights, for measuring time and memory: its answers mean nothing.
 
-    python bench/random_model.py OUT.gguf [--shape llama-1b] [--type q4_0|q8_0|q4_k_m] [--blocks 8]
+    python bench/random_model.py OUT.gguf [--shape llama-1b] [--type q4_0] [--blocks 8]
 
-Takes seconds, because the quantized bytes themselves are drawn. The vocabulary holds the bytes and fillers.
+Takes seconds, because the quantized bytes themselves are drawn. The vocabulary holds the bytes and fillers. As in
+llama.cpp's files of these types, embeddings are finer than matrices, and so are some matrices of q4_k_m.
 """
 
 from __future__ import annotations
@@ -33,28 +34,52 @@ class Shape:
 SHAPES = {
     "llama-1b": Shape(16, 2048, 8192, 32, 8, 64, 128256),  # Llama-3.2-1B
     "llama-3b": Shape(28, 3072, 8192, 24, 8, 128, 128256),  # Llama-3.2-3B
+    "smollm2-135m": Shape(30, 576, 1536, 9, 3, 64, 49152),
     "smollm2-360m": Shape(32, 960, 2560, 15, 5, 64, 49152),
 }
-TYPES = {"q4_0": (Kind.Q4_0, Kind.Q6_K), "q8_0": (Kind.Q8_0, Kind.Q8_0), "q4_k_m": (Kind.Q4_K, Kind.Q6_K)}
-"""File type to the type of most matrices and that of the embeddings (and of some matrices in q4_k_m)."""
-SCALES = {Kind.Q4_0: 0, Kind.Q8_0: 0, Kind.Q4_K: 0, Kind.Q6_K: 208}  # where a block has its scale in half precision
+TYPES = {
+    "q4_0": Kind.Q4_0,
+    "q4_1": Kind.Q4_1,
+    "q5_0": Kind.Q5_0,
+    "q5_1": Kind.Q5_1,
+    "iq4_nl": Kind.IQ4_NL,
+    "q8_0": Kind.Q8_0,
+    "q4_k_m": Kind.Q4_K,
+    "q5_k": Kind.Q5_K,
+    "q6_k": Kind.Q6_K,
+    "bf16": Kind.BF16,
+}
+"""File type to the type of most matrices."""
+HALVES = {Kind.Q6_K: (208,), Kind.Q4_1: (0, 2), Kind.Q5_1: (0, 2), Kind.Q4_K: (0, 2), Kind.Q5_K: (0, 2)}
+"""Where a block has its scale, and its minimum, in half precision; else at 0."""
+LARGEST = {Kind.Q8_0: 128, Kind.IQ4_NL: 128, Kind.Q5_0: 16, Kind.Q5_1: 16}
+LARGEST |= {Kind.Q4_K: 8 * 8, Kind.Q5_K: 16 * 8, Kind.Q6_K: 32 * 64}
+"""What a scale is multiplied by at most, roughly; else 8."""
 
 
 def matrix(kind: Kind, rows: int, columns: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Random blocks with scales that keep activations of an ordinary size."""
-    values, size = gguf.GGML_QUANT_SIZES[kind]
-    blocks = rng.integers(0, 256, (rows * columns // values, size), dtype=np.uint8)
-    scale = np.float16(0.1 / columns**0.5 / (1 if kind is not Kind.Q8_0 else 16))
-    at = SCALES[kind]
-    blocks[:, at : at + 2] = np.frombuffer(scale.tobytes(), np.uint8)
-    if kind is Kind.Q4_K:
-        blocks[:, 2:4] = 0  # no minima: the sums of activations would grow from layer to layer
+    size = 0.8 / columns**0.5
+    if kind is Kind.BF16:
+        drawn = rng.standard_normal((rows, columns), np.float32) * np.float32(size / 2)
+        return (drawn.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+    values, n_bytes = gguf.GGML_QUANT_SIZES[kind]
+    blocks = rng.integers(0, 256, (rows * columns // values, n_bytes), dtype=np.uint8)
+    scale, *minimum = HALVES.get(kind, (0,))
+    blocks[:, scale : scale + 2] = np.frombuffer(np.float16(size / LARGEST.get(kind, 8)).tobytes(), np.uint8)
+    for at in minimum:
+        blocks[:, at : at + 2] = 0  # the sums of activations would grow from layer to layer
+    if kind in (Kind.Q4_K, Kind.Q5_K):
         blocks[:, 4:16] &= 0x0F
     return blocks.reshape(rows, -1)
 
 
 def write(path: Path, shape: Shape, type_name: str, block_count: int) -> None:
-    kind, embedding = TYPES[type_name]
+    kind = TYPES[type_name]
+    widths = (shape.width, shape.feed_forward)
+    if any(width % gguf.GGML_QUANT_SIZES[kind][0] for width in widths):
+        raise SystemExit(f"random_model: rows of {widths} values do not fit the blocks of {type_name}")
+    embedding = kind if kind in (Kind.Q8_0, Kind.BF16) else Kind.Q6_K if shape.width % 256 == 0 else Kind.Q8_0
     rng = np.random.default_rng(0)
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_type("model")
@@ -124,7 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="llama-1b")
-    parser.add_argument("--type", choices=sorted(TYPES), default="q4_0")
+    parser.add_argument("--type", choices=TYPES, default="q4_0")
     parser.add_argument("--blocks", type=int, default=8, help="memory blocks, 0: a plain model (default 8)")
     arguments = parser.parse_args()
     write(arguments.output, SHAPES[arguments.shape], arguments.type, arguments.blocks)
