@@ -62,7 +62,8 @@ def matrix(kind: Kind, rows: int, columns: int, rng: np.random.Generator) -> npt
     size = 0.8 / columns**0.5
     if kind is Kind.BF16:
         drawn = rng.standard_normal((rows, columns), np.float32) * np.float32(size / 2)
-        return (drawn.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+        halves: npt.NDArray[np.uint8] = (drawn.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+        return halves
     values, n_bytes = gguf.GGML_QUANT_SIZES[kind]
     blocks = rng.integers(0, 256, (rows * columns // values, n_bytes), dtype=np.uint8)
     scale, *minimum = HALVES.get(kind, (0,))
