@@ -69,7 +69,7 @@ void bind_kernels(nb::module_ & m) {
         .def_ro("types", &State::types, "Weight types with a kernel of ours, as ggml names them.");
     m.def("kernels", &rim::kernels::state, nb::rv_policy::reference,
           "The kernels of this process. RIM_EDGE_KERNELS in its environment before the first model chooses: 0 leaves all to "
-          "libllama; avx2, avx-vnni or avx512 take these instructions instead of the best.");
+          "libllama; amx, avx512, avx-vnni, avx2, i8mm or neon take these instructions instead of the best.");
     m.def("kernel_product", &product, "type"_a, "weights"_a, "values"_a, "n_threads"_a = 1,
           nb::sig("def kernel_product(type: str, weights: numpy.typing.NDArray[numpy.uint8], values: numpy.typing.NDArray[numpy.float32], "
                   "n_threads: int = 1) -> numpy.typing.NDArray[numpy.float32]"),
