@@ -87,6 +87,14 @@ constexpr Layout layout_for{Type::quant_bytes, Type::scale_bytes, Type::scale_va
 
 // ---- few tokens
 
+// The same in the row of the next token. Hidden from the compiler that it is a multiple of the row: gcc would keep an index for every token
+// and value in memory, and load it before each product.
+template <class Value>
+RIM_INLINE void next_row(const Value *& at, int64_t step) {
+    at += step;
+    asm("" : "+r"(at));
+}
+
 template <class Isa, class Type, int T>
 void few(const uint8_t * tile, const Activations & in, int64_t first_token, float * out, size_t out_stride) {
     constexpr Layout layout = layout_for<Type>;
@@ -119,14 +127,16 @@ void few(const uint8_t * tile, const Activations & in, int64_t first_token, floa
             Type::quants(bytes, w);
             typename Isa::Floats d[2], m;
             Type::scales(tile, block, d, &m);
+            const int8_t * row = a;
+            const float * d_row = scale;
+            const int32_t * c_row = correction;
 #pragma GCC unroll 8
             for (int t = 0; t < T; ++t) {
-                const typename Isa::Floats d_a = Isa::floats(scale[t * in.n_blocks]);
+                const typename Isa::Floats d_a = Isa::floats(*d_row);
 #pragma GCC unroll 2
                 for (int s = 0; s < Type::n_scales; ++s) {
                     constexpr int n = groups / Type::n_scales;
-                    const int32_t * const corrected = correction + t * in.n_blocks * Type::n_scales + s;
-                    const int32_t start = Type::has_min ? 0 : *corrected;
+                    const int32_t start = Type::has_min ? 0 : c_row[s];
                     constexpr int run = std::min(n, Isa::template run<Type::range>);
                     typename Isa::Ints integers;
 #pragma GCC unroll 4
@@ -134,14 +144,19 @@ void few(const uint8_t * tile, const Activations & in, int64_t first_token, floa
                         typename Isa::template Sum<Type::range> sum(i == 0 ? start : 0);
 #pragma GCC unroll 8
                         for (int j = i; j < i + run; ++j) {
-                            sum.add(w[s * n + j], Isa::broadcast(a + t * in.inner + (s * n + j) * 4));
+                            sum.add(w[s * n + j], Isa::broadcast(row + (s * n + j) * 4));
                         }
                         integers = i == 0 ? sum.total(start) : Isa::plus(integers, sum.total(0));
                     }
                     sums[t] = Isa::fused(Isa::times(Isa::converted(integers), d[s]), d_a, sums[t]);
                     if constexpr (Type::has_min) {
-                        sums[t] = Isa::fused(m, Isa::floats(float_of(corrected)), sums[t]);
+                        sums[t] = Isa::fused(m, Isa::floats(float_of(c_row)), sums[t]);
                     }
+                }
+                if (t + 1 < T) {
+                    next_row(row, in.inner);
+                    next_row(d_row, in.n_blocks);
+                    next_row(c_row, in.n_blocks * Type::n_scales);
                 }
             }
             a += block_values;
