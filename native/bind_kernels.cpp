@@ -2,14 +2,17 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <tuple>
 #include <utility>
 
 #include "bind.h"
 #include "errors.h"
 #include "kernels/buffer_type.h"
 #include "kernels/trial.h"
+#include "logits.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -57,6 +60,14 @@ nb::object attention(const Heads & queries, const Heads & keys, const Heads & va
     return array_of(std::move(result), {queries.shape(0), queries.shape(1), values.shape(2)});
 }
 
+using Row = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+std::tuple<float, double, double> row_statistics(const Row & logits, bool widest) {
+    const auto of = widest ? rim::row_stats : rim::row_stats_anywhere;
+    const rim::RowStats stats = of(logits.data(), static_cast<int32_t>(logits.shape(0)), true);
+    return {stats.max, stats.log_sum, stats.entropy};
+}
+
 }  // namespace
 
 void bind_kernels(nb::module_ & m) {
@@ -83,4 +94,8 @@ void bind_kernels(nb::module_ & m) {
           "[n_tokens, n_heads, value_size] float32: one attention through ggml and our kernels. queries: [n_tokens, n_heads, key_size]; "
           "keys, values: [n_keys, n_groups, size], kept as F16 or F32; mask: [n_tokens, n_keys], added to the scores.\n\nRaises "
           "OptionError for shapes that do not fit, UnsupportedError where no kernel takes them.");
+    m.def("row_statistics", &row_statistics, "logits"_a, "widest"_a = true,
+          nb::sig("def row_statistics(logits: numpy.typing.NDArray[numpy.float32], widest: bool = True) -> tuple[float, float, float]"),
+          "(largest logit, log of the sum of exp(logit - largest), entropy in nats) of a row; -inf and NaN have probability 0. In the "
+          "widest registers of this processor, or in those that every one has.");
 }

@@ -8,6 +8,10 @@
 
 namespace rim {
 
+RowStats row_stats_anywhere(const float * logits, int32_t n_vocab, bool entropy) {
+    return row_stats_of(logits, n_vocab, entropy);
+}
+
 RowStats row_stats(const float * logits, int32_t n_vocab, bool entropy) {
 #if defined(RIM_KERNELS_X86)
     static const bool wide = kernels::has_avx2();
@@ -15,7 +19,7 @@ RowStats row_stats(const float * logits, int32_t n_vocab, bool entropy) {
         return row_stats_avx2(logits, n_vocab, entropy);
     }
 #endif
-    return row_stats_of(logits, n_vocab, entropy);
+    return row_stats_anywhere(logits, n_vocab, entropy);
 }
 
 void Banned::add(llama_token token) {

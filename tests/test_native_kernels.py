@@ -273,3 +273,21 @@ def test_an_unknown_instruction_set_is_named() -> None:
 def test_what_is_active_is_said() -> None:
     facts: dict[str, Any] = {name: getattr(STATE, name) for name in ("active", "instructions", "reason", "types")}
     assert facts["active"] == bool(facts["instructions"]) == bool(facts["types"]) == (not facts["reason"])
+
+
+# ---- the softmax of a row
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 255, 257, 1003, 49155])
+@pytest.mark.parametrize("spread", [0.0, 3.0, 40.0])
+def test_statistics_of_a_row_are_those_of_its_softmax(n: int, spread: float) -> None:
+    logits = np.random.default_rng(n).normal(5, spread, n).astype(np.float32)
+    logits[n // 2 + 1 :: 7] = -np.inf
+    logits[n // 2 + 2 :: 7] = np.nan
+    said = _native.row_statistics(logits)
+    seen = logits[np.isfinite(logits)].astype(np.float64)
+    p = np.exp(seen - seen.max())
+    log_sum = np.log(p.sum())
+    entropy = log_sum - (p * (seen - seen.max())).sum() / p.sum()
+    assert said == pytest.approx((seen.max(), log_sum, entropy), rel=1e-6, abs=1e-6)
+    assert said == _native.row_statistics(logits, widest=False)

@@ -162,8 +162,8 @@ State try_install() {
         return result;
     }
     auto & list = types();
-    // ggml's own layout for Intel's matrix units ends the process at the first product where ggml was compiled by gcc before 13: the
-    // compiler drops the description of the tiles that the instruction reads (llama.cpp issue 20824).
+    // ggml's own layout for Intel's matrix units ends the process at the first product where the compiler, such as gcc 12, drops the
+    // description of the tiles that the instruction reads (llama.cpp issue 20824).
     list.erase(std::remove_if(list.begin(), list.end(), [](auto type) { return is_named(type, "AMX"); }), list.end());
     result.reason = why_none();
     if (!result.reason.empty()) {
