@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-LEVELS = ("amx", "avx512", "avx-vnni", "avx2")
+LEVELS = ("i8mm", "neon") if platform.machine() in ("aarch64", "arm64") else ("amx", "avx512", "avx-vnni", "avx2")
 _RUN = [sys.executable, "-c"]
 
 
