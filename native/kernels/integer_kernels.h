@@ -224,7 +224,8 @@ void widen(const uint8_t * tiles, size_t tile_size, int64_t first, int64_t n, Pa
     }
 }
 
-// Of R tiles and T tokens, start + the sum of n groups' products.
+// Of R tiles and T tokens, start + the sum of n groups' products. Where Isa::pairs_tokens, widen() has joined groups in pairs (Isa::join), 8
+// values of a row side by side, which Isa::sum_pairs() multiplies by 8 values of two tokens at once.
 template <class Isa, int R, int T, Range range, int n>
 RIM_INLINE void sum_block(const uint8_t * weights, size_t tile_step, const int8_t * a, int64_t inner, const int32_t (&start)[T],
                           typename Isa::Ints (&integers)[R][T]) {

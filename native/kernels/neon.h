@@ -28,7 +28,7 @@ struct Neon {
     static constexpr size_t fetch_ahead = 0;
     static constexpr int many_tiles = 1, many_tokens = 4;  // 16 sums, 4 weights, 4 activations: of 32 registers
     static constexpr bool signed_quants = true;
-    static constexpr bool pairs_tokens = false;  // see many()
+    static constexpr bool pairs_tokens = false;
     static constexpr int attention_rows = 4, attention_columns = 1;
 
     template <Range>
