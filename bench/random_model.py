@@ -50,11 +50,18 @@ TYPES = {
     "bf16": Kind.BF16,
 }
 """File type to the type of most matrices."""
-HALVES = {Kind.Q6_K: (208,), Kind.Q4_1: (0, 2), Kind.Q5_1: (0, 2), Kind.Q4_K: (0, 2), Kind.Q5_K: (0, 2)}
-"""Where a block has its scale, and its minimum, in half precision; else at 0."""
-LARGEST = {Kind.Q8_0: 128, Kind.IQ4_NL: 128, Kind.Q5_0: 16, Kind.Q5_1: 16}
-LARGEST |= {Kind.Q4_K: 8 * 8, Kind.Q5_K: 16 * 8, Kind.Q6_K: 32 * 64}
-"""What a scale is multiplied by at most, roughly; else 8."""
+BLOCKS = {
+    Kind.Q4_0: (8, 0),
+    Kind.Q4_1: (8, 0, 2),
+    Kind.Q5_0: (16, 0),
+    Kind.Q5_1: (16, 0, 2),
+    Kind.IQ4_NL: (128, 0),
+    Kind.Q8_0: (128, 0),
+    Kind.Q4_K: (8 * 8, 0, 2),
+    Kind.Q5_K: (16 * 8, 0, 2),
+    Kind.Q6_K: (32 * 64, 208),
+}
+"""What a block's scale is multiplied by at most, roughly; where that scale is, and a minimum, in half precision."""
 
 
 def matrix(kind: Kind, rows: int, columns: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -66,9 +73,9 @@ def matrix(kind: Kind, rows: int, columns: int, rng: np.random.Generator) -> npt
         return halves
     values, n_bytes = gguf.GGML_QUANT_SIZES[kind]
     blocks = rng.integers(0, 256, (rows * columns // values, n_bytes), dtype=np.uint8)
-    scale, *minimum = HALVES.get(kind, (0,))
-    blocks[:, scale : scale + 2] = np.frombuffer(np.float16(size / LARGEST.get(kind, 8)).tobytes(), np.uint8)
-    for at in minimum:
+    largest, scale, *minima = BLOCKS[kind]
+    blocks[:, scale : scale + 2] = np.frombuffer(np.float16(size / largest).tobytes(), np.uint8)
+    for at in minima:
         blocks[:, at : at + 2] = 0  # the sums of activations would grow from layer to layer
     if kind in (Kind.Q4_K, Kind.Q5_K):
         blocks[:, 4:16] &= 0x0F

@@ -1,4 +1,5 @@
-// bind_kernels.cpp: Python face of the kernels (kernels/buffer_type.h). Translates types; decides nothing.
+// bind_kernels.cpp: Python face of the kernels (kernels/buffer_type.h) and of what a row of logits says (logits.h). Translates types; decides
+// nothing.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
