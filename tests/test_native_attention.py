@@ -71,6 +71,29 @@ def test_attention_is_its_definition(
         assert np.abs(found - expected).max() < 2e-6 * max(1.0, np.abs(expected).max())
 
 
+@pytest.mark.parametrize(("heads", "groups"), [(9, 3), (8, 1), (4, 4)])
+def test_answers_side_by_side_see_their_own_keys(heads: int, groups: int) -> None:
+    """Each of 8 tokens sees the question's keys and every eighth further one; alone, together, or beside a token that sees all."""
+    n_answers, n_question, n_keys = 8, 70, 260
+    queries = drawn(n_answers + 12, heads, 32, 1)
+    keys, values = drawn(n_keys, groups, 32, 2), drawn(n_keys, groups, 48, 3)
+    own = (np.arange(n_keys) - n_question) % n_answers == np.arange(n_answers)[:, None]
+    mask = np.where((np.arange(n_keys) < n_question) | own, np.float32(0), np.float32(-np.inf)).astype(np.float32)
+    for half in (False, True):
+        found = _native.kernel_attention(queries[:n_answers], keys, values, mask, 0.2, half, 2)
+        expected = reference(queries[:n_answers], keys, values, mask, 0.2, half)
+        assert np.abs(found - expected).max() < 2e-6
+        beside = np.concatenate([mask, np.zeros((12, n_keys), np.float32)])
+        for n_threads in (1, 3):
+            dense = _native.kernel_attention(queries, keys, values, beside, 0.2, half, n_threads)
+            np.testing.assert_array_equal(dense[:n_answers], found)
+        for token in range(n_answers):
+            alone = _native.kernel_attention(
+                queries[token : token + 1], keys, values, mask[token : token + 1], 0.2, half, 1
+            )
+            np.testing.assert_array_equal(alone[0], found[token])
+
+
 def test_a_token_does_not_depend_on_what_runs_beside_it() -> None:
     """Not on the tokens of the pass, nor on further keys that it does not see, whatever stands there."""
     n_keys = 200
@@ -159,7 +182,8 @@ def test_what_the_kernel_does_not_take_is_refused() -> None:
 )
 def test_how_a_text_is_split_into_passes_changes_nothing(tmp_path: Path, arch: str, outtype: str) -> None:
     """A reused prefix, text that was prefilled in parts, and blocks in groups: the same bits as one pass."""
-    if outtype not in {name.lower() for name in _native.kernels().types}:
+    if outtype not in {name.lower() for name in _native.kernels().types
+}:
         pytest.skip(f"no kernel of ours for {outtype}")
     model = _native.Model(str(make_model(tmp_path / "model.gguf", arch=arch, outtype=outtype, n_head=2, n_head_kv=1)))
     options = _native.SessionOptions(n_ctx=512, n_threads=2)

@@ -11,7 +11,7 @@ namespace rim::kernels {
 
 namespace {
 
-constexpr int64_t most_rows = 96;  // of queries in a task: their sums stay in L2
+constexpr int64_t most_rows = most_tokens;  // of queries in a task: their sums stay in L2
 constexpr int64_t most_heads = 32;
 constexpr int64_t largest_head = 256;
 constexpr int64_t segment_keys = 512;  // summed on their own, then merged: so threads can share the keys of few tokens
@@ -41,6 +41,34 @@ struct Shape {
     int64_t shared_values(int n_threads) const { return shares_keys(n_threads) ? tasks() * segments() * part_values() : 0; }
 
     AttentionTask task(const ggml_tensor * op, int64_t index) const;
+};
+
+// What the threads take one after another: tasks, and where these are few and leave a rest, that rest in parts of their tokens.
+struct Items {
+    int64_t whole, parts;  // tasks in one piece; pieces of each further task
+    int64_t count;
+
+    Items(int64_t n_tasks, int64_t n_threads) : whole(n_tasks), parts(1) {
+        const int64_t rest = n_tasks % n_threads;
+        if (rest > 0 && n_tasks < 4 * n_threads) {
+            whole -= rest;
+            parts = (n_threads + rest - 1) / rest;
+        }
+        count = whole + (n_tasks - whole) * parts;
+    }
+    AttentionTask item(const Shape & shape, const ggml_tensor * op, int64_t index) const {
+        if (index < whole) {
+            return shape.task(op, index);
+        }
+        AttentionTask task = shape.task(op, whole + (index - whole) / parts);
+        const int64_t part = (index - whole) % parts;
+        const int64_t first = task.n_tokens * part / parts;
+        task.n_tokens = task.n_tokens * (part + 1) / parts - first;
+        task.queries += static_cast<size_t>(first) * task.token_step;
+        task.mask = task.mask ? task.mask + static_cast<size_t>(first) * task.mask_step : nullptr;
+        task.out += static_cast<size_t>(first) * task.out_token_step;
+        return task;
+    }
 };
 
 float parameter(const ggml_tensor * op, int index) {
@@ -158,13 +186,14 @@ void compute_attention(const Functions & functions, const ggml_private::ComputeP
         kernel.attend(task, segment * segment_keys, std::min((segment + 1) * segment_keys, task.n_keys), part, work);
     };
 
-    Turns turns(params, op, shape.tasks() * (shares ? n_segments : 1));
+    const Items items(shape.tasks(), params.n_threads);
+    Turns turns(params, op, shares ? shape.tasks() * n_segments : items.count);
     for (int64_t item; turns.take(item);) {
         if (shares) {
             attend(shape.task(op, item / n_segments), item % n_segments, part_of(item / n_segments, item % n_segments));
             continue;
         }
-        const AttentionTask task = shape.task(op, item);
+        const AttentionTask task = items.item(shape, op, item);
         attend(task, 0, all);
         for (int64_t segment = 1; segment < n_segments; ++segment) {
             attend(task, segment, more);

@@ -3,7 +3,10 @@
 //
 // 64 keys at a time: they are transposed (and widened) once, and multiplied by all rows of the task (tokens x query heads), some rows and
 // columns at a time in registers; then the softmax so far is corrected (Milakov and Gimelshein 2018), and the weights are multiplied by the
-// values in the same way. Keys that no token of the task sees are not read: neither their numbers nor what else may stand there.
+// values in the same way. Keys that no token of the task sees are not read: neither their numbers nor what else may stand there. Where
+// every token sees few of the 64, as where answers are written side by side and each sees its own, some tokens at a time take the keys that
+// they see alone. A row's values are the same either way: a score does not depend on its neighbours, the weights are summed at the keys'
+// own places, and what is left out of the last sums has the weight 0.
 //
 // All instruction sets do the same operations on a value in the same order, and give the same bits.
 #pragma once
@@ -23,18 +26,40 @@ namespace {
 
 constexpr int64_t block_keys = 64;
 constexpr int lanes = 16;
+constexpr int64_t rows_together = 6;  // of tokens that take their keys alone, about
 constexpr float lowest = -std::numeric_limits<float>::infinity();
 constexpr uint16_t lowest_half = 0xFC00;
 
 struct Work {
-    float *queries, *keys, *values, *weights;
+    float *queries, *keys, *values, *weights, *gathered;
 
     Work(float * memory, int64_t key_size, int64_t value_size, int64_t n_rows)
         : queries(memory), keys(queries + n_rows * key_size), values(keys + block_keys * key_size),
-          weights(values + block_keys * value_size) {}
+          weights(values + block_keys * value_size), gathered(weights + n_rows * block_keys) {}
     static int64_t size(int64_t key_size, int64_t value_size, int64_t n_rows) {
-        return (n_rows + block_keys) * key_size + block_keys * value_size + n_rows * block_keys;
+        return (n_rows + block_keys) * key_size + block_keys * value_size + 2 * n_rows * block_keys;
     }
+};
+
+// Keys of a block side by side: all 64 at their own places, or those of a set of bits alone, in their order.
+struct Picked {
+    int64_t n;                  // side by side
+    int16_t place[block_keys];  // in the block, -1: zeros are taken instead
+    bool gathered;
+
+    Picked(uint64_t seen, bool gathered) : n(0), gathered(gathered) {
+        if (gathered) {
+            for (; seen; seen &= seen - 1) {
+                place[n++] = static_cast<int16_t>(__builtin_ctzll(seen));
+            }
+            std::fill(place + n, place + columns(), static_cast<int16_t>(-1));
+        } else {
+            for (; n < block_keys; ++n) {
+                place[n] = static_cast<int16_t>(seen >> n & 1 ? n : -1);
+            }
+        }
+    }
+    int64_t columns() const { return (n + lanes - 1) / lanes * lanes; }
 };
 
 // exp(x) for x <= 0, relative error below 3e-7; exactly 1 for 0, exactly 0 below -87 (and for -inf).
@@ -64,33 +89,39 @@ RIM_INLINE typename Isa::Floats load16(const char * row, int64_t at) {
     }
 }
 
-// keys[dimension][64] of the block's keys; those that `seen` lacks become zeros.
+// keys[dimension][picked.columns()].
 template <class Isa, bool half>
-void transpose_keys(const AttentionTask & task, int64_t first, uint64_t seen, float * keys) {
-    for (int64_t group = 0; group < block_keys; group += lanes) {
+void transpose_keys(const AttentionTask & task, int64_t first, const Picked & picked, float * keys) {
+    const int64_t columns = picked.columns();
+    for (int64_t group = 0; group < columns; group += lanes) {
+        const char * rows[lanes];
+        for (int i = 0; i < lanes; ++i) {
+            const int16_t place = picked.place[group + i];
+            rows[i] = place < 0 ? nullptr : task.keys + static_cast<size_t>(first + place) * task.key_step;
+        }
         for (int64_t at = 0; at < task.key_size; at += lanes) {
             typename Isa::Floats r[lanes];
 #pragma GCC unroll 16
             for (int i = 0; i < lanes; ++i) {
-                const bool is_seen = seen >> (group + i) & 1;
-                r[i] = is_seen ? load16<Isa, half>(task.keys + static_cast<size_t>(first + group + i) * task.key_step, at)
-                               : Isa::floats(0.0f);
+                r[i] = rows[i] ? load16<Isa, half>(rows[i], at) : Isa::floats(0.0f);
             }
             Isa::transpose(r);
 #pragma GCC unroll 16
             for (int i = 0; i < lanes; ++i) {
-                Isa::store(keys + (at + i) * block_keys + group, r[i]);
+                Isa::store(keys + (at + i) * columns + group, r[i]);
             }
         }
     }
 }
 
+// values[picked.n][value_size].
 template <class Isa, bool half>
-void widen_values(const AttentionTask & task, int64_t first, uint64_t seen, float * values) {
-    for (int64_t key = 0; key < block_keys; ++key) {
-        const char * const row = task.values + static_cast<size_t>(first + key) * task.value_step;
+void widen_values(const AttentionTask & task, int64_t first, const Picked & picked, float * values) {
+    for (int64_t key = 0; key < picked.n; ++key) {
+        const int16_t place = picked.place[key];
+        const char * const row = place < 0 ? nullptr : task.values + static_cast<size_t>(first + place) * task.value_step;
         for (int64_t at = 0; at < task.value_size; at += lanes) {
-            Isa::store(values + key * task.value_size + at, seen >> key & 1 ? load16<Isa, half>(row, at) : Isa::floats(0.0f));
+            Isa::store(values + key * task.value_size + at, row ? load16<Isa, half>(row, at) : Isa::floats(0.0f));
         }
     }
 }
@@ -215,12 +246,12 @@ void weigh(const AttentionTask & task, const uint16_t * mask, int64_t n, float *
     total += Isa::sum(sum);
 }
 
-// Bits of the block's keys that some token of the task sees.
+// Bits of the block's keys that some of the tokens see.
 template <class Isa>
-uint64_t seen_by_any(const AttentionTask & task, int64_t first, int64_t end) {
+uint64_t seen_by(const AttentionTask & task, int64_t first_token, int64_t end_token, int64_t first, int64_t end) {
     const int64_t n = std::min(block_keys, end - first);
     uint64_t any = 0;
-    for (int64_t token = 0; token < (task.mask ? task.n_tokens : 1); ++token) {
+    for (int64_t token = first_token; token < (task.mask ? end_token : first_token + 1); ++token) {
         for (int c = 0; c < 4; ++c) {
             typename Isa::Floats added;
             const uint16_t * const row = task.mask ? task.mask + static_cast<size_t>(token) * task.mask_step + first + c * lanes : nullptr;
@@ -228,6 +259,37 @@ uint64_t seen_by_any(const AttentionTask & task, int64_t first, int64_t end) {
         }
     }
     return any;
+}
+
+// What the block of keys from `first` on gives to n_rows rows of queries from `first_row` on.
+template <class Isa, bool half>
+void attend_block(const AttentionTask & task, int64_t first, int64_t end, const Picked & picked, int64_t first_row, int64_t n_rows,
+                  const Work & work, const AttentionPart & part) {
+    float * const weights = work.weights + first_row * block_keys;
+    float * const products = picked.gathered ? work.gathered : weights;
+    float * const sums = part.sums + first_row * task.value_size;
+    transpose_keys<Isa, half>(task, first, picked, work.keys);
+    multiply_all<Isa, true>(work.queries + first_row * task.key_size, n_rows, task.key_size, work.keys, picked.columns(), products);
+    for (int64_t row = 0; row < n_rows; ++row) {
+        float * const own = weights + row * block_keys;
+        if (picked.gathered) {
+            for (int64_t i = 0; i < picked.n; ++i) {
+                own[picked.place[i]] = products[row * picked.columns() + i];
+            }
+        }
+        const int64_t at = first_row + row;
+        const uint16_t * const mask = task.mask ? task.mask + static_cast<size_t>(at / task.n_heads) * task.mask_step + first : nullptr;
+        weigh<Isa>(task, mask, end - first, own, part.largest[at], part.totals[at], sums + row * task.value_size);
+    }
+    if (picked.gathered) {
+        for (int64_t row = 0; row < n_rows; ++row) {
+            for (int64_t i = 0; i < picked.n; ++i) {
+                work.gathered[row * picked.n + i] = weights[row * block_keys + picked.place[i]];
+            }
+        }
+    }
+    widen_values<Isa, half>(task, first, picked, work.values);
+    multiply_all<Isa, false>(products, n_rows, picked.n, work.values, task.value_size, sums);
 }
 
 template <class Isa, bool half>
@@ -245,20 +307,28 @@ void attend(const AttentionTask & task, int64_t first_key, int64_t end_key, cons
         part.largest[row] = lowest;
         part.totals[row] = 0.0f;
     }
+    const int64_t together = std::max<int64_t>(1, rows_together / task.n_heads);
+    const int64_t n_groups = (task.n_tokens + together - 1) / together;
+    uint64_t seen[most_tokens];  // by the tokens of a group
     for (int64_t first = first_key; first < end_key; first += block_keys) {
-        const uint64_t seen = seen_by_any<Isa>(task, first, end_key);
-        if (!seen) {
+        uint64_t any = 0;
+        int64_t columns = 0;
+        for (int64_t group = 0; group < n_groups; ++group) {
+            seen[group] = seen_by<Isa>(task, group * together, std::min((group + 1) * together, task.n_tokens), first, end_key);
+            any |= seen[group];
+            columns += (__builtin_popcountll(seen[group]) + lanes - 1) / lanes * lanes;
+        }
+        if (columns > n_groups * block_keys / 2) {  // to transpose for each group takes about as long as to multiply
+            attend_block<Isa, half>(task, first, end_key, Picked(any, false), 0, n_rows, work, part);
             continue;
         }
-        transpose_keys<Isa, half>(task, first, seen, work.keys);
-        multiply_all<Isa, true>(work.queries, n_rows, task.key_size, work.keys, block_keys, work.weights);
-        for (int64_t row = 0; row < n_rows; ++row) {
-            const uint16_t * const mask = task.mask ? task.mask + static_cast<size_t>(row / task.n_heads) * task.mask_step + first : nullptr;
-            weigh<Isa>(task, mask, end_key - first, work.weights + row * block_keys, part.largest[row], part.totals[row],
-                       part.sums + row * task.value_size);
+        for (int64_t group = 0; group < n_groups; ++group) {
+            if (seen[group]) {
+                const int64_t token = group * together;
+                attend_block<Isa, half>(task, first, end_key, Picked(seen[group], true), token * task.n_heads,
+                                        std::min(together, task.n_tokens - token) * task.n_heads, work, part);
+            }
         }
-        widen_values<Isa, half>(task, first, seen, work.values);
-        multiply_all<Isa, false>(work.weights, n_rows, block_keys, work.values, task.value_size, part.sums);
     }
 }
 

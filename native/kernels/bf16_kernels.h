@@ -5,9 +5,9 @@
 // add them singly or in pairs, and so give slightly different sums.
 //
 // An Isa gives: name; value_bytes (of a prepared activation); panel_tiles x panel_tokens sums in registers; panel_pairs (pairs of values of
-// a weight that stay in L1 from token to token); tiles_of_one (tiles that are multiplied by a single token at once); fetch_ahead (bytes,
-// for a single token; four times as many for more); n_halves (1: the two values of a pair are multiplied together, 2: one after the
-// other); and
+// a weight that stay in L1 from token to token); tiles_of_few (tiles at once for up to few_tokens tokens, which read every weight once);
+// fetch_ahead, fetch_ahead_more (bytes, for a single token and for more); n_halves (1: the two values of a pair are multiplied together, 2:
+// one after the other); and
 //   prepare(values, to): 32 activations;
 //   load(bytes, half), broadcast(pair, half): 16 rows' weights, and a token's activation for all of them;
 //   add(sum, w, a); zero(), load(floats), store(floats, sum): of 16 sums.
@@ -40,7 +40,7 @@ template <class Isa, int R, int T>
 void bf16_sum(const uint8_t * tiles, size_t tile_size, const uint8_t * tokens, size_t token_size, int64_t first, int64_t end,
               const Sums & at) {
     constexpr size_t pair_bytes = 2 * Isa::value_bytes;
-    constexpr size_t ahead = T == 1 ? Isa::fetch_ahead : 4 * Isa::fetch_ahead;
+    constexpr size_t ahead = T == 1 ? Isa::fetch_ahead : Isa::fetch_ahead_more;
     typename Isa::Floats sums[R][T];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
@@ -82,22 +82,33 @@ void bf16_sum(const uint8_t * tiles, size_t tile_size, const uint8_t * tokens, s
     }
 }
 
-// At most tokens_near tokens.
-template <class Isa, int R>
+// The same for n tokens, at most T.
+template <class Isa, int R, int T>
+void bf16_tokens(int64_t n, const uint8_t * tiles, size_t tile_size, const uint8_t * tokens, size_t token_size, int64_t first, int64_t end,
+                 const Sums & at) {
+    if constexpr (T > 1) {
+        if (n < T) {
+            return bf16_tokens<Isa, R, T - 1>(n, tiles, tile_size, tokens, token_size, first, end, at);
+        }
+    }
+    bf16_sum<Isa, R, T>(tiles, tile_size, tokens, token_size, first, end, at);
+}
+
+// At most tokens_near tokens, P at once.
+template <class Isa, int R, int P>
 void bf16_tiles(const uint8_t * tiles, size_t tile_size, const Prepared & prepared, const Part & part, float * out, size_t out_stride) {
     constexpr size_t near_stride = R * tile_rows;
     alignas(64) float near[tokens_near * near_stride];
     const size_t token_size = static_cast<size_t>(prepared.inner) * Isa::value_bytes;
-    constexpr int panel_tokens = Isa::panel_tokens;
     const int64_t n_pairs = prepared.inner / 2;
-    const int64_t step = part.end_token - part.first_token <= panel_tokens ? n_pairs : Isa::panel_pairs;
+    const int64_t step = part.end_token - part.first_token <= P ? n_pairs : Isa::panel_pairs;
     for (int64_t first = 0; first < n_pairs; first += step) {
         const int64_t end = std::min(first + step, n_pairs);
         // The next weights come nearer meanwhile, a part with every group of tokens.
         const uint8_t * const next = end < n_pairs ? tiles + end * 64 : tiles + R * tile_size;
-        const int64_t share = step * panel_tokens / (part.end_token - part.first_token) + 1;
+        const int64_t share = step * P / (part.end_token - part.first_token) + 1;
         int64_t fetched = part.end_token - part.first_token < 24 ? step : 0;  // few tokens leave no time for it
-        for (int64_t token = part.first_token; token < part.end_token; token += panel_tokens) {
+        for (int64_t token = part.first_token; token < part.end_token; token += P) {
             const uint8_t * const from = prepared.bytes + static_cast<size_t>(token) * token_size;
             float * const sums = near + static_cast<size_t>(token - part.first_token) * near_stride;
             const bool last = end == n_pairs;
@@ -108,33 +119,37 @@ void bf16_tiles(const uint8_t * tiles, size_t tile_size, const Prepared & prepar
                     __builtin_prefetch(next + static_cast<size_t>(r) * tile_size + fetched * 64, 0, 2);
                 }
             }
-            switch (std::min<int64_t>(panel_tokens, part.end_token - token)) {
-                case 1: bf16_sum<Isa, R, 1>(tiles, tile_size, from, token_size, first, end, at); break;
-                case 2: bf16_sum<Isa, R, 2>(tiles, tile_size, from, token_size, first, end, at); break;
-                case 3: bf16_sum<Isa, R, 3>(tiles, tile_size, from, token_size, first, end, at); break;
-                case 4: bf16_sum<Isa, R, 4>(tiles, tile_size, from, token_size, first, end, at); break;
-                case 5: bf16_sum<Isa, R, 5>(tiles, tile_size, from, token_size, first, end, at); break;
-                default: bf16_sum<Isa, R, panel_tokens>(tiles, tile_size, from, token_size, first, end, at); break;
+            bf16_tokens<Isa, R, P>(std::min<int64_t>(P, part.end_token - token), tiles, tile_size, from, token_size, first, end, at);
+        }
+    }
+}
+
+template <class Isa, int tiles_at_once, int P>
+void bf16_all(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride) {
+    const size_t tile_size = tile_bytes(*layout_of(GGML_TYPE_BF16), prepared.inner);
+    for (int64_t tile = part.first_tile; tile < part.end_tile;) {
+        const uint8_t * const bytes = tiles + static_cast<size_t>(tile) * tile_size;
+        const int64_t left = std::min<int64_t>(tiles_at_once, part.end_tile - tile);
+        const int64_t n = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        for (int64_t token = part.first_token; token < part.end_token; token += tokens_near) {
+            const Part near{tile, tile, token, std::min(token + tokens_near, part.end_token)};
+            float * const to = out + tile * tile_rows;
+            if (n == 1) {
+                bf16_tiles<Isa, 1, P>(bytes, tile_size, prepared, near, to, out_stride);
+            } else if constexpr (tiles_at_once >= 2) {
+                const auto of = n == 2 ? &bf16_tiles<Isa, 2, P> : &bf16_tiles<Isa, tiles_at_once, P>;
+                of(bytes, tile_size, prepared, near, to, out_stride);
             }
         }
+        tile += n;
     }
 }
 
 template <class Isa>
 void bf16_multiply(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride) {
-    const size_t tile_size = tile_bytes(*layout_of(GGML_TYPE_BF16), prepared.inner);
-    const int64_t at_once = part.end_token - part.first_token == 1 ? Isa::tiles_of_one : Isa::panel_tiles;
-    for (int64_t tile = part.first_tile; tile < part.end_tile;) {
-        const uint8_t * const bytes = tiles + static_cast<size_t>(tile) * tile_size;
-        const int64_t left = std::min(at_once, part.end_tile - tile);
-        const int64_t n = left >= 4 ? 4 : left >= 2 ? 2 : 1;
-        const auto of = n == 4 ? &bf16_tiles<Isa, 4> : n == 2 ? &bf16_tiles<Isa, 2> : &bf16_tiles<Isa, 1>;
-        for (int64_t token = part.first_token; token < part.end_token; token += tokens_near) {
-            const Part near{tile, tile, token, std::min(token + tokens_near, part.end_token)};
-            of(bytes, tile_size, prepared, near, out + tile * tile_rows, out_stride);
-        }
-        tile += n;
-    }
+    const bool few = part.end_token - part.first_token <= Isa::few_tokens;
+    const auto all = few ? &bf16_all<Isa, Isa::tiles_of_few, Isa::few_tokens> : &bf16_all<Isa, Isa::panel_tiles, Isa::panel_tokens>;
+    all(tiles, prepared, part, out, out_stride);
 }
 
 template <class Isa>

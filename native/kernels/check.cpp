@@ -96,6 +96,47 @@ void check_type(const FileType & of) {
     std::printf("\n");
 }
 
+// Sparse: every token sees few of the keys.
+uint64_t hash_of_attention(const AttentionKernel & kernel, bool half, bool sparse) {
+    AttentionTask task{};
+    task.key_size = 64, task.value_size = 48, task.n_keys = 150, task.n_tokens = 13, task.n_heads = 3;
+    task.half_precision = half, task.scale = 0.3f;
+    Random random;
+    const auto fill = [&](std::vector<float> & values, int64_t n) {
+        values.resize(static_cast<size_t>(n));
+        for (float & value : values) {
+            value = 2 * random.value();
+        }
+    };
+    std::vector<float> queries, keys, values;
+    fill(queries, task.n_rows() * task.key_size);
+    fill(keys, task.n_keys * task.key_size);
+    fill(values, task.n_keys * task.value_size);
+    std::vector<uint16_t> half_keys, half_values, mask;
+    for (size_t i = 0; i < keys.size(); ++i) {
+        half_keys.push_back(static_cast<uint16_t>(0x3000 + (random.next() & 0x8FFF)));
+    }
+    for (size_t i = 0; i < values.size(); ++i) {
+        half_values.push_back(static_cast<uint16_t>(0x3000 + (random.next() & 0x8FFF)));
+    }
+    for (int64_t i = 0; i < task.n_tokens * task.n_keys; ++i) {
+        const bool is_seen = sparse ? random.next() % 8 == 0 : random.next() % 3 != 0;
+        mask.push_back(is_seen ? 0 : 0xFC00);
+    }
+    const size_t size = half ? 2 : 4;
+    task.keys = half ? reinterpret_cast<const char *>(half_keys.data()) : reinterpret_cast<const char *>(keys.data());
+    task.values = half ? reinterpret_cast<const char *>(half_values.data()) : reinterpret_cast<const char *>(values.data());
+    task.key_step = static_cast<size_t>(task.key_size) * size, task.value_step = static_cast<size_t>(task.value_size) * size;
+    task.queries = reinterpret_cast<const char *>(queries.data());
+    task.head_step = static_cast<size_t>(task.key_size) * 4, task.token_step = task.head_step * static_cast<size_t>(task.n_heads);
+    task.mask = mask.data(), task.mask_step = static_cast<size_t>(task.n_keys);
+    std::vector<float> work_memory, part_memory;
+    float * const work = aligned(work_memory, static_cast<size_t>(kernel.work_values(task.key_size, task.value_size, task.n_rows())));
+    float * const part = aligned(part_memory, static_cast<size_t>(AttentionPart::size(task.n_rows(), task.value_size)));
+    kernel.attend(task, 0, task.n_keys, AttentionPart(part, task.n_rows(), task.value_size), work);
+    return hash(std::vector<float>(part, part + task.n_rows() * (task.value_size + 2)));
+}
+
 void check_attention() {
     const AttentionKernel * const kernel = attention_kernel();
     if (!kernel) {
@@ -104,43 +145,9 @@ void check_attention() {
     }
     std::printf("attention");
     for (const bool half : {false, true}) {
-        AttentionTask task{};
-        task.key_size = 64, task.value_size = 48, task.n_keys = 150, task.n_tokens = 13, task.n_heads = 3;
-        task.half_precision = half, task.scale = 0.3f;
-        Random random;
-        const auto fill = [&](std::vector<float> & values, int64_t n) {
-            values.resize(static_cast<size_t>(n));
-            for (float & value : values) {
-                value = 2 * random.value();
-            }
-        };
-        std::vector<float> queries, keys, values;
-        fill(queries, task.n_rows() * task.key_size);
-        fill(keys, task.n_keys * task.key_size);
-        fill(values, task.n_keys * task.value_size);
-        std::vector<uint16_t> half_keys, half_values, mask;
-        for (size_t i = 0; i < keys.size(); ++i) {
-            half_keys.push_back(static_cast<uint16_t>(0x3000 + (random.next() & 0x8FFF)));
+        for (const bool sparse : {false, true}) {
+            std::printf(" %016llx", static_cast<unsigned long long>(hash_of_attention(*kernel, half, sparse)));
         }
-        for (size_t i = 0; i < values.size(); ++i) {
-            half_values.push_back(static_cast<uint16_t>(0x3000 + (random.next() & 0x8FFF)));
-        }
-        for (int64_t i = 0; i < task.n_tokens * task.n_keys; ++i) {
-            mask.push_back(random.next() % 3 ? 0 : 0xFC00);
-        }
-        const size_t size = half ? 2 : 4;
-        task.keys = half ? reinterpret_cast<const char *>(half_keys.data()) : reinterpret_cast<const char *>(keys.data());
-        task.values = half ? reinterpret_cast<const char *>(half_values.data()) : reinterpret_cast<const char *>(values.data());
-        task.key_step = static_cast<size_t>(task.key_size) * size, task.value_step = static_cast<size_t>(task.value_size) * size;
-        task.queries = reinterpret_cast<const char *>(queries.data());
-        task.head_step = static_cast<size_t>(task.key_size) * 4, task.token_step = task.head_step * static_cast<size_t>(task.n_heads);
-        task.mask = mask.data(), task.mask_step = static_cast<size_t>(task.n_keys);
-        std::vector<float> work_memory, part_memory;
-        float * const work = aligned(work_memory, static_cast<size_t>(kernel->work_values(task.key_size, task.value_size, task.n_rows())));
-        float * const part = aligned(part_memory, static_cast<size_t>(AttentionPart::size(task.n_rows(), task.value_size)));
-        kernel->attend(task, 0, task.n_keys, AttentionPart(part, task.n_rows(), task.value_size), work);
-        std::printf(" %016llx", static_cast<unsigned long long>(
-                                    hash(std::vector<float>(part, part + task.n_rows() * (task.value_size + 2)))));
     }
     std::printf("\n");
 }

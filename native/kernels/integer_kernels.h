@@ -98,10 +98,10 @@ RIM_INLINE void next_row(const Value *& at, int64_t step) {
 template <class Isa, class Type, int T>
 void few(const uint8_t * tile, const Activations & in, int64_t first_token, float * out, size_t out_stride) {
     constexpr Layout layout = layout_for<Type>;
-    constexpr size_t scale_step = Type::scale_bytes * block_values / Type::scale_values;  // per block
+    constexpr size_t bytes_a_block = layout.segment_bytes(layout.segment_blocks()) / layout.segment_blocks();
     // Bytes that weights are fetched ahead. With more tokens there is more to multiply, and the processor looks less far ahead than memory
     // needs; bytes that are not unpacked are read fast enough.
-    constexpr size_t ahead = T > 2 ? 8192 : in_place<Type> ? 0 : Isa::fetch_ahead;
+    constexpr size_t ahead = T > 2 ? 10240 : in_place<Type> ? 0 : Isa::fetch_ahead;
     typename Isa::Floats sums[T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
@@ -117,11 +117,10 @@ void few(const uint8_t * tile, const Activations & in, int64_t first_token, floa
         for (int64_t block = 0; block < n_here; ++block) {
             const uint8_t * const bytes = quants + static_cast<size_t>(block) * Type::quant_bytes;
             if constexpr (ahead > 0) {
-#pragma GCC unroll 8
-                for (size_t line = 0; line < Type::quant_bytes; line += 64) {
-                    __builtin_prefetch(bytes + ahead + line, 0, 1);
+#pragma GCC unroll 9
+                for (size_t line = 0; line < bytes_a_block; line += 64) {
+                    __builtin_prefetch(tile + ahead + static_cast<size_t>(block) * bytes_a_block + line, 0, 1);
                 }
-                __builtin_prefetch(tile + ahead + static_cast<size_t>(block) * scale_step, 0, 1);
             }
             typename Isa::Bytes w[groups];
             Type::quants(bytes, w);

@@ -2,6 +2,7 @@
 //
 //     [RIM_EDGE_KERNELS=avx2] micro_benchmark [INNER [ROWS]]
 #include <immintrin.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -79,8 +80,15 @@ struct Free {
     void operator()(void * memory) const { std::free(memory); }
 };
 
+// Memory in large pages, as that of a model's weights.
 std::unique_ptr<uint8_t, Free> aligned(size_t size) {
-    return std::unique_ptr<uint8_t, Free>(static_cast<uint8_t *>(std::aligned_alloc(64, (size + 4095) / 64 * 64)));
+    constexpr size_t page = 2 << 20;
+    const size_t rounded = (size + page - 1) / page * page;
+    auto * const memory = static_cast<uint8_t *>(std::aligned_alloc(page, rounded));
+#if defined(MADV_HUGEPAGE)
+    madvise(memory, rounded, MADV_HUGEPAGE);
+#endif
+    return std::unique_ptr<uint8_t, Free>(memory);
 }
 
 }  // namespace
