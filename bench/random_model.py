@@ -20,7 +20,7 @@ from gguf import GGMLQuantizationType as Kind
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a model of the Llama family with tied embeddings."""
+    """Sizes of a model, written as one of the Llama family with tied embeddings."""
 
     layers: int
     width: int
@@ -34,8 +34,11 @@ class Shape:
 SHAPES = {
     "llama-1b": Shape(16, 2048, 8192, 32, 8, 64, 128256),  # Llama-3.2-1B
     "llama-3b": Shape(28, 3072, 8192, 24, 8, 128, 128256),  # Llama-3.2-3B
+    "qwen2.5-0.5b": Shape(24, 896, 4864, 14, 2, 64, 151936),
+    "qwen3-0.6b": Shape(28, 1024, 3072, 16, 8, 128, 151936),
     "smollm2-135m": Shape(30, 576, 1536, 9, 3, 64, 49152),
     "smollm2-360m": Shape(32, 960, 2560, 15, 5, 64, 49152),
+    "tinyllama-1.1b": Shape(22, 2048, 5632, 32, 4, 64, 32000),
 }
 TYPES = {
     "q4_0": Kind.Q4_0,

@@ -48,11 +48,11 @@ struct Items {
     int64_t whole, parts;  // tasks in one piece; pieces of each further task
     int64_t count;
 
-    Items(int64_t n_tasks, int64_t n_threads) : whole(n_tasks), parts(1) {
+    Items(int64_t n_tasks, int64_t n_tokens, int64_t n_threads) : whole(n_tasks), parts(1) {
         const int64_t rest = n_tasks % n_threads;
         if (rest > 0 && n_tasks < 4 * n_threads) {
             whole -= rest;
-            parts = (n_threads + rest - 1) / rest;
+            parts = std::min(n_tokens, (n_threads + rest - 1) / rest);
         }
         count = whole + (n_tasks - whole) * parts;
     }
@@ -186,7 +186,7 @@ void compute_attention(const Functions & functions, const ggml_private::ComputeP
         kernel.attend(task, segment * segment_keys, std::min((segment + 1) * segment_keys, task.n_keys), part, work);
     };
 
-    const Items items(shape.tasks(), params.n_threads);
+    const Items items(shape.tasks(), shape.tokens_per_task, params.n_threads);
     Turns turns(params, op, shares ? shape.tasks() * n_segments : items.count);
     for (int64_t item; turns.take(item);) {
         if (shares) {
