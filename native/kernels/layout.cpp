@@ -157,7 +157,6 @@ void pack_q6_k(const uint8_t * rows, size_t row_bytes, int64_t inner, const Tile
         uint8_t * const scales = tile.scales(s * 8);
         for (int j = 0; j < 8; ++j) {
             uint8_t * const quants = tile.quants(s * 8 + j);
-            memset(quants + 256, 0, 128);
             for (int row = 0; row < tile_rows; ++row) {
                 const uint8_t * const super = rows + static_cast<size_t>(row) * row_bytes + static_cast<size_t>(s) * super_bytes;
                 if (j == 0) {
@@ -174,10 +173,12 @@ void pack_q6_k(const uint8_t * rows, size_t row_bytes, int64_t inner, const Tile
                     const uint32_t second = load32(low + 16 + i * 4) >> (part / 2 * 4) & 0x0F0F0F0Fu;
                     store32(quants + i * 64 + row * 4, first | second << 4);
                 }
-                for (int i = 0; i < groups; ++i) {
-                    uint8_t * const plane = quants + 256 + i / 4 * 64 + row * 4;
-                    const uint32_t bits = load32(high + i * 4) >> (part * 2) & 0x03030303u;
-                    store32(plane, load32(plane) | bits << (i % 4 * 2));
+                for (int plane = 0; plane < 2; ++plane) {
+                    uint32_t word = 0;
+                    for (int i = 0; i < 4; ++i) {
+                        word |= (load32(high + plane * 16 + i * 4) >> (part * 2) & 0x03030303u) << (i * 2);
+                    }
+                    store32(quants + 256 + plane * 64 + row * 4, word);
                 }
             }
         }
