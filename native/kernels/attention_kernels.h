@@ -26,6 +26,7 @@ namespace {
 
 constexpr int64_t block_keys = 64;
 constexpr int lanes = 16;
+alignas(64) constexpr char zeros[largest_head * sizeof(float)] = {};  // a key or value
 constexpr int64_t rows_together = 6;  // of tokens that take their keys alone, about
 constexpr float lowest = -std::numeric_limits<float>::infinity();
 constexpr uint16_t lowest_half = 0xFC00;
@@ -97,13 +98,13 @@ void transpose_keys(const AttentionTask & task, int64_t first, const Picked & pi
         const char * rows[lanes];
         for (int i = 0; i < lanes; ++i) {
             const int16_t place = picked.place[group + i];
-            rows[i] = place < 0 ? nullptr : task.keys + static_cast<size_t>(first + place) * task.key_step;
+            rows[i] = place < 0 ? zeros : task.keys + static_cast<size_t>(first + place) * task.key_step;
         }
         for (int64_t at = 0; at < task.key_size; at += lanes) {
             typename Isa::Floats r[lanes];
 #pragma GCC unroll 16
             for (int i = 0; i < lanes; ++i) {
-                r[i] = rows[i] ? load16<Isa, half>(rows[i], at) : Isa::floats(0.0f);
+                r[i] = load16<Isa, half>(rows[i], at);
             }
             Isa::transpose(r);
 #pragma GCC unroll 16
@@ -119,9 +120,9 @@ template <class Isa, bool half>
 void widen_values(const AttentionTask & task, int64_t first, const Picked & picked, float * values) {
     for (int64_t key = 0; key < picked.n; ++key) {
         const int16_t place = picked.place[key];
-        const char * const row = place < 0 ? nullptr : task.values + static_cast<size_t>(first + place) * task.value_step;
+        const char * const row = place < 0 ? zeros : task.values + static_cast<size_t>(first + place) * task.value_step;
         for (int64_t at = 0; at < task.value_size; at += lanes) {
-            Isa::store(values + key * task.value_size + at, row ? load16<Isa, half>(row, at) : Isa::floats(0.0f));
+            Isa::store(values + key * task.value_size + at, load16<Isa, half>(row, at));
         }
     }
 }
