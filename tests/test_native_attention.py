@@ -73,7 +73,7 @@ def test_attention_is_its_definition(
 
 @pytest.mark.parametrize(("heads", "groups"), [(9, 3), (8, 1), (4, 4)])
 def test_answers_side_by_side_see_their_own_keys(heads: int, groups: int) -> None:
-    """Each of 8 tokens sees the question's keys and every eighth further one; alone, together, or beside a token that sees all."""
+    """Each of 8 tokens sees the question and every eighth key after it: alone, together, or beside tokens that see all."""
     n_answers, n_question, n_keys = 8, 70, 260
     queries = drawn(n_answers + 12, heads, 32, 1)
     keys, values = drawn(n_keys, groups, 32, 2), drawn(n_keys, groups, 48, 3)
@@ -182,8 +182,7 @@ def test_what_the_kernel_does_not_take_is_refused() -> None:
 )
 def test_how_a_text_is_split_into_passes_changes_nothing(tmp_path: Path, arch: str, outtype: str) -> None:
     """A reused prefix, text that was prefilled in parts, and blocks in groups: the same bits as one pass."""
-    if outtype not in {name.lower() for name in _native.kernels().types
-}:
+    if outtype not in {name.lower() for name in _native.kernels().types}:
         pytest.skip(f"no kernel of ours for {outtype}")
     model = _native.Model(str(make_model(tmp_path / "model.gguf", arch=arch, outtype=outtype, n_head=2, n_head_kv=1)))
     options = _native.SessionOptions(n_ctx=512, n_threads=2)
