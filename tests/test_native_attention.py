@@ -73,7 +73,7 @@ def test_attention_is_its_definition(
 
 @pytest.mark.parametrize(("heads", "groups"), [(9, 3), (8, 1), (4, 4)])
 def test_answers_side_by_side_see_their_own_keys(heads: int, groups: int) -> None:
-    """Each of 8 tokens sees the question and every eighth key after it: alone, together, or beside tokens that see all."""
+    """Each of 8 tokens sees the question and every eighth key after it: alone, together, beside tokens that see all."""
     n_answers, n_question, n_keys = 8, 70, 260
     queries = drawn(n_answers + 12, heads, 32, 1)
     keys, values = drawn(n_keys, groups, 32, 2), drawn(n_keys, groups, 48, 3)

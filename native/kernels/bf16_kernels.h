@@ -124,24 +124,16 @@ void bf16_tiles(const uint8_t * tiles, size_t tile_size, const Prepared & prepar
     }
 }
 
-template <class Isa, int tiles_at_once, int P>
+template <class Isa, int R, int P>
 void bf16_all(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride) {
+    static_assert(R <= 2);
     const size_t tile_size = tile_bytes(*layout_of(GGML_TYPE_BF16), prepared.inner);
-    for (int64_t tile = part.first_tile; tile < part.end_tile;) {
-        const uint8_t * const bytes = tiles + static_cast<size_t>(tile) * tile_size;
-        const int64_t left = std::min<int64_t>(tiles_at_once, part.end_tile - tile);
-        const int64_t n = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    for (int64_t tile = part.first_tile; tile < part.end_tile; tile += R) {
+        const auto of = tile + R <= part.end_tile ? &bf16_tiles<Isa, R, P> : &bf16_tiles<Isa, 1, P>;
         for (int64_t token = part.first_token; token < part.end_token; token += tokens_near) {
             const Part near{tile, tile, token, std::min(token + tokens_near, part.end_token)};
-            float * const to = out + tile * tile_rows;
-            if (n == 1) {
-                bf16_tiles<Isa, 1, P>(bytes, tile_size, prepared, near, to, out_stride);
-            } else if constexpr (tiles_at_once >= 2) {
-                const auto of = n == 2 ? &bf16_tiles<Isa, 2, P> : &bf16_tiles<Isa, tiles_at_once, P>;
-                of(bytes, tile_size, prepared, near, to, out_stride);
-            }
+            of(tiles + static_cast<size_t>(tile) * tile_size, tile_size, prepared, near, out + tile * tile_rows, out_stride);
         }
-        tile += n;
     }
 }
 
