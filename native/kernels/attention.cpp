@@ -11,7 +11,6 @@ namespace rim::kernels {
 
 namespace {
 
-constexpr int64_t most_rows = most_tokens;  // of queries in a task: their sums stay in L2
 constexpr int64_t most_heads = 32;
 constexpr int64_t segment_keys = 512;  // summed on their own, then merged: so threads can share the keys of few tokens
 constexpr int64_t alignment_values = 16;

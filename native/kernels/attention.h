@@ -11,7 +11,7 @@
 
 namespace rim::kernels {
 
-constexpr int64_t most_tokens = 96;    // of a task
+constexpr int64_t most_rows = 96;      // of queries in a task, so at most as many tokens: their sums stay in L2
 constexpr int64_t largest_head = 256;  // values
 
 // One key/value head and some consecutive tokens, with all the query heads that share it. A row is a token and a query head, token by token.

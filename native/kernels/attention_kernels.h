@@ -42,6 +42,11 @@ struct Work {
     }
 };
 
+// Of n keys side by side, in whole registers.
+constexpr int64_t columns_of(int64_t n) {
+    return (n + lanes - 1) / lanes * lanes;
+}
+
 // Keys of a block side by side: all 64 at their own places, or those of a set of bits alone, in their order.
 struct Picked {
     int64_t n;                  // side by side
@@ -60,7 +65,7 @@ struct Picked {
             }
         }
     }
-    int64_t columns() const { return (n + lanes - 1) / lanes * lanes; }
+    int64_t columns() const { return columns_of(n); }
 };
 
 // exp(x) for x <= 0, relative error below 3e-7; exactly 1 for 0, exactly 0 below -87 (and for -inf).
@@ -281,11 +286,9 @@ void attend_block(const AttentionTask & task, int64_t first, int64_t end, const 
         const int64_t at = first_row + row;
         const uint16_t * const mask = task.mask ? task.mask + static_cast<size_t>(at / task.n_heads) * task.mask_step + first : nullptr;
         weigh<Isa>(task, mask, end - first, own, part.largest[at], part.totals[at], sums + row * task.value_size);
-    }
-    if (picked.gathered) {
-        for (int64_t row = 0; row < n_rows; ++row) {
+        if (picked.gathered) {  // over products that have been weighed: n is at most the number of columns
             for (int64_t i = 0; i < picked.n; ++i) {
-                work.gathered[row * picked.n + i] = weights[row * block_keys + picked.place[i]];
+                products[row * picked.n + i] = own[picked.place[i]];
             }
         }
     }
@@ -310,14 +313,14 @@ void attend(const AttentionTask & task, int64_t first_key, int64_t end_key, cons
     }
     const int64_t together = std::max<int64_t>(1, rows_together / task.n_heads);
     const int64_t n_groups = (task.n_tokens + together - 1) / together;
-    uint64_t seen[most_tokens];  // by the tokens of a group
+    uint64_t seen[most_rows];  // by the tokens of a group
     for (int64_t first = first_key; first < end_key; first += block_keys) {
         uint64_t any = 0;
         int64_t columns = 0;
         for (int64_t group = 0; group < n_groups; ++group) {
             seen[group] = seen_by<Isa>(task, group * together, std::min((group + 1) * together, task.n_tokens), first, end_key);
             any |= seen[group];
-            columns += (__builtin_popcountll(seen[group]) + lanes - 1) / lanes * lanes;
+            columns += columns_of(__builtin_popcountll(seen[group]));
         }
         if (columns > n_groups * block_keys / 2) {  // to transpose for each group takes about as long as to multiply
             attend_block<Isa, half>(task, first, end_key, Picked(any, false), 0, n_rows, work, part);

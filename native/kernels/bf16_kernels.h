@@ -5,9 +5,9 @@
 // add them singly or in pairs, and so give slightly different sums.
 //
 // An Isa gives: name; value_bytes (of a prepared activation); panel_tiles x panel_tokens sums in registers; panel_pairs (pairs of values of
-// a weight that stay in L1 from token to token); tiles_of_few (tiles at once for up to few_tokens tokens, which read every weight once);
-// fetch_ahead, fetch_ahead_more (bytes, for a single token and for more); n_halves (1: the two values of a pair are multiplied together, 2:
-// one after the other); and
+// a weight that stay in L1 from token to token); tiles_of_few (tiles at once for up to few_tokens_once tokens, which read every weight
+// once); fetch_ahead, fetch_ahead_more (bytes, for a single token and for more); n_halves (1: the two values of a pair are multiplied
+// together, 2: one after the other); and
 //   prepare(values, to): 32 activations;
 //   load(bytes, half), broadcast(pair, half): 16 rows' weights, and a token's activation for all of them;
 //   add(sum, w, a); zero(), load(floats), store(floats, sum): of 16 sums.
@@ -139,8 +139,8 @@ void bf16_all(const uint8_t * tiles, const Prepared & prepared, const Part & par
 
 template <class Isa>
 void bf16_multiply(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride) {
-    const bool few = part.end_token - part.first_token <= Isa::few_tokens;
-    const auto all = few ? &bf16_all<Isa, Isa::tiles_of_few, Isa::few_tokens> : &bf16_all<Isa, Isa::panel_tiles, Isa::panel_tokens>;
+    const bool few = part.end_token - part.first_token <= Isa::few_tokens_once;
+    const auto all = few ? &bf16_all<Isa, Isa::tiles_of_few, Isa::few_tokens_once> : &bf16_all<Isa, Isa::panel_tiles, Isa::panel_tokens>;
     all(tiles, prepared, part, out, out_stride);
 }
 

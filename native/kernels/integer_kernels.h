@@ -410,24 +410,15 @@ void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in
     }
 }
 
-// Up to few_tokens_once of one tile.
-template <class Isa, class Type>
+// n tokens, at most T, of one tile.
+template <class Isa, class Type, int T>
 void few_tokens_of(const uint8_t * tile, const Activations & in, int64_t token, int64_t n, float * out, size_t out_stride) {
-    switch (n) {
-        case 1: few<Isa, Type, 1>(tile, in, token, out, out_stride); break;
-        case 2: few<Isa, Type, 2>(tile, in, token, out, out_stride); break;
-        case 3: few<Isa, Type, 3>(tile, in, token, out, out_stride); break;
-        case 4: few<Isa, Type, 4>(tile, in, token, out, out_stride); break;
-        default:
-            if constexpr (Isa::few_tokens_once == few_tokens) {
-                switch (n) {
-                    case 5: few<Isa, Type, 5>(tile, in, token, out, out_stride); break;
-                    case 6: few<Isa, Type, 6>(tile, in, token, out, out_stride); break;
-                    case 7: few<Isa, Type, 7>(tile, in, token, out, out_stride); break;
-                    default: few<Isa, Type, 8>(tile, in, token, out, out_stride); break;
-                }
-            }
+    if constexpr (T > 1) {
+        if (n < T) {
+            return few_tokens_of<Isa, Type, T - 1>(tile, in, token, n, out, out_stride);
+        }
     }
+    few<Isa, Type, T>(tile, in, token, out, out_stride);
 }
 
 template <class Isa, class Type>
@@ -438,8 +429,8 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
     int64_t tile = part.first_tile;
     if (n_tokens <= Isa::few_tokens_once) {
         for (; tile < part.end_tile; ++tile) {
-            few_tokens_of<Isa, Type>(tiles + static_cast<size_t>(tile) * tile_size, in, part.first_token, n_tokens,
-                                     out + part.first_token * out_stride + tile * tile_rows, out_stride);
+            few_tokens_of<Isa, Type, Isa::few_tokens_once>(tiles + static_cast<size_t>(tile) * tile_size, in, part.first_token, n_tokens,
+                                                           out + part.first_token * out_stride + tile * tile_rows, out_stride);
         }
         return;
     }
