@@ -19,9 +19,9 @@ struct Avx2Bf16 {
 
     static constexpr const char * name = "AVX2";
     static constexpr size_t value_bytes = 4;
-    static constexpr int panel_tiles = 1, panel_tokens = 5;      // 10 sums; with 12, gcc keeps some in memory
-    static constexpr int64_t panel_pairs = 128;                  // 8 KiB
-    static constexpr int few_tokens_once = 1, tiles_of_few = 2;  // 4 sums that do not wait for each other
+    static constexpr int panel_tiles = 1, panel_tokens = 5;  // 10 sums; with 12, gcc keeps some in memory
+    static constexpr int64_t panel_pairs = 128;             // 8 KiB
+    static constexpr int few_tokens_once = 1;
     static constexpr size_t fetch_ahead = 1024, fetch_ahead_more = 4096;
     static constexpr int n_halves = 2;
 

@@ -16,8 +16,8 @@ struct Avx512Bf16 {
     static constexpr const char * name = "AVX-512 BF16";
     static constexpr size_t value_bytes = 2;
     static constexpr int panel_tiles = 2, panel_tokens = 8;
-    static constexpr int64_t panel_pairs = 256;                  // with 2 tiles 32 KiB
-    static constexpr int few_tokens_once = 8, tiles_of_few = 1;  // every weight is read once: best as one run of memory
+    static constexpr int64_t panel_pairs = 256;  // with 2 tiles 32 KiB
+    static constexpr int few_tokens_once = 8;
     static constexpr size_t fetch_ahead = 0, fetch_ahead_more = 10240;
     static constexpr int n_halves = 1;
 

@@ -5,9 +5,8 @@
 // add them singly or in pairs, and so give slightly different sums.
 //
 // An Isa gives: name; value_bytes (of a prepared activation); panel_tiles x panel_tokens sums in registers; panel_pairs (pairs of values of
-// a weight that stay in L1 from token to token); tiles_of_few (tiles at once for up to few_tokens_once tokens, which read every weight
-// once); fetch_ahead, fetch_ahead_more (bytes, for a single token and for more); n_halves (1: the two values of a pair are multiplied
-// together, 2: one after the other); and
+// a weight that stay in L1 from token to token); few_tokens_once (tokens that read every weight once); fetch_ahead, fetch_ahead_more (bytes,
+// for a single token and for more); n_halves (1: the two values of a pair are multiplied together, 2: one after the other); and
 //   prepare(values, to): 32 activations;
 //   load(bytes, half), broadcast(pair, half): 16 rows' weights, and a token's activation for all of them;
 //   add(sum, w, a); zero(), load(floats), store(floats, sum): of 16 sums.
@@ -126,21 +125,27 @@ void bf16_tiles(const uint8_t * tiles, size_t tile_size, const Prepared & prepar
 
 template <class Isa, int R, int P>
 void bf16_all(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride) {
-    static_assert(R <= 2);
     const size_t tile_size = tile_bytes(*layout_of(GGML_TYPE_BF16), prepared.inner);
-    for (int64_t tile = part.first_tile; tile < part.end_tile; tile += R) {
-        const auto of = tile + R <= part.end_tile ? &bf16_tiles<Isa, R, P> : &bf16_tiles<Isa, 1, P>;
+    int64_t tile = part.first_tile;
+    for (; tile + R <= part.end_tile; tile += R) {
         for (int64_t token = part.first_token; token < part.end_token; token += tokens_near) {
             const Part near{tile, tile, token, std::min(token + tokens_near, part.end_token)};
-            of(tiles + static_cast<size_t>(tile) * tile_size, tile_size, prepared, near, out + tile * tile_rows, out_stride);
+            bf16_tiles<Isa, R, P>(tiles + static_cast<size_t>(tile) * tile_size, tile_size, prepared, near, out + tile * tile_rows,
+                                  out_stride);
         }
+    }
+    if constexpr (R > 1) {
+        bf16_all<Isa, R / 2, P>(tiles, prepared, {tile, part.end_tile, part.first_token, part.end_token}, out, out_stride);
     }
 }
 
 template <class Isa>
 void bf16_multiply(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride) {
-    const bool few = part.end_token - part.first_token <= Isa::few_tokens_once;
-    const auto all = few ? &bf16_all<Isa, Isa::tiles_of_few, Isa::few_tokens_once> : &bf16_all<Isa, Isa::panel_tiles, Isa::panel_tokens>;
+    // Sums of a single token wait for each other in one tile; of several tokens do not, and one tile is best read, as one run of memory.
+    const int64_t n_tokens = part.end_token - part.first_token;
+    const auto all = n_tokens == 1                     ? &bf16_all<Isa, 4, 1>
+                     : n_tokens <= Isa::few_tokens_once ? &bf16_all<Isa, 1, Isa::few_tokens_once>
+                                                        : &bf16_all<Isa, Isa::panel_tiles, Isa::panel_tokens>;
     all(tiles, prepared, part, out, out_stride);
 }
 
