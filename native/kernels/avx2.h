@@ -27,7 +27,9 @@ struct Avx2 {
 
     static constexpr const char * name = Dot::name;
     static constexpr int few_tokens_once = 4;              // tokens that one tile meets in registers
-    static constexpr size_t fetch_ahead = 1024;            // more to do for a byte than with wider registers: a fifth faster (Zen 3)
+    template <bool unpacked>
+    static constexpr size_t fetch_ahead = unpacked ? 1024 : 0;  // more to do for a byte than with wider registers: a fifth faster (Zen 3)
+    static constexpr bool foresees_runs() { return false; }
     static constexpr int many_tiles = 1, many_tokens = 4;  // sums that the 16 registers hold
     static constexpr bool signed_quants = Dot::signed_quants;  // whether quants of 8 bits are multiplied as signed numbers
     static constexpr bool pairs_tokens = false;

@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include "attention_kernels.h"
+#include "instructions.h"
 #include "integer_kernels.h"
 
 namespace rim::kernels {
@@ -15,7 +16,9 @@ struct Avx512Vnni {
 
     static constexpr const char * name = "AVX-512 VNNI";
     static constexpr int few_tokens_once = 8;  // weights are unpacked once for all readouts
-    static constexpr size_t fetch_ahead = 0;  // the processor foresees one run of memory; told, too, it loses up to a third (Zen 4)
+    template <bool unpacked>
+    static constexpr size_t fetch_ahead = 4096;
+    static bool foresees_runs() { return kernels::foresees_runs(); }
     static constexpr int many_tiles = 4, many_tokens = 3;  // 12 sums, 4 weights or 3 activations: of 32 registers
     static constexpr bool signed_quants = false;
     static constexpr bool pairs_tokens = false;

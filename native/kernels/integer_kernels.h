@@ -95,13 +95,11 @@ RIM_INLINE void next_row(const Value *& at, int64_t step) {
     asm("" : "+r"(at));
 }
 
-template <class Isa, class Type, int T>
+// Weights are fetched `ahead` bytes ahead.
+template <class Isa, class Type, int T, size_t ahead>
 void few(const uint8_t * tile, const Activations & in, int64_t first_token, float * out, size_t out_stride) {
     constexpr Layout layout = layout_for<Type>;
     constexpr size_t bytes_a_block = layout.segment_bytes(layout.segment_blocks()) / layout.segment_blocks();
-    // Bytes that weights are fetched ahead. With more tokens there is more to multiply, and the processor looks less far ahead than memory
-    // needs; bytes that are not unpacked are read fast enough.
-    constexpr size_t ahead = T > 2 ? 10240 : in_place<Type> ? 0 : Isa::fetch_ahead;
     typename Isa::Floats sums[T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
@@ -418,7 +416,13 @@ void few_tokens_of(const uint8_t * tile, const Activations & in, int64_t token, 
             return few_tokens_of<Isa, Type, T - 1>(tile, in, token, n, out, out_stride);
         }
     }
-    few<Isa, Type, T>(tile, in, token, out, out_stride);
+    // With more tokens there is more to multiply, and no processor looks as far ahead as memory needs.
+    constexpr size_t ahead = T > 2 ? 10240 : Isa::template fetch_ahead<!in_place<Type>>;
+    if (T <= 2 && Isa::foresees_runs()) {
+        few<Isa, Type, T, 0>(tile, in, token, out, out_stride);
+    } else {
+        few<Isa, Type, T, ahead>(tile, in, token, out, out_stride);
+    }
 }
 
 template <class Isa, class Type>

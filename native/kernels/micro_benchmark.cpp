@@ -1,6 +1,6 @@
 // micro_benchmark.cpp: the kernels alone, without ggml and the rest of the extension; see docs/kernels.md. One thread, processor time.
 //
-//     [RIM_EDGE_KERNELS=avx2] micro_benchmark [INNER [ROWS]]
+//     [RIM_EDGE_KERNELS=avx2] micro_benchmark [INNER [ROWS [TYPE...]]]
 #include <immintrin.h>
 #include <sys/mman.h>
 
@@ -10,6 +10,7 @@
 #include <cstring>
 #include <ctime>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "kernel.h"
@@ -108,7 +109,8 @@ int main(int count, char ** words) {
     for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
         const auto type = static_cast<ggml_type>(i);
         const Kernel * const kernel = kernel_for(type);
-        if (!kernel || !fits(type, inner, rows)) {
+        const bool wanted = count <= 3 || std::any_of(words + 3, words + count, [&](const char * word) { return name_of(type) == std::string_view(word); });
+        if (!kernel || !wanted || !fits(type, inner, rows)) {
             continue;
         }
         const size_t size = tile_bytes(*layout_of(type), inner) * static_cast<size_t>(rows / tile_rows);
