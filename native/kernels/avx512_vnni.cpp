@@ -16,9 +16,14 @@ struct Avx512Vnni {
 
     static constexpr const char * name = "AVX-512 VNNI";
     static constexpr int few_tokens_once = 8;  // weights are unpacked once for all readouts
-    template <bool unpacked>
-    static constexpr size_t fetch_ahead = 4096;
-    static bool foresees_runs() { return kernels::foresees_runs(); }
+    template <bool unpacked, class Work>
+    static void choose_ahead(const Work & work) {
+        if (foresees_runs()) {
+            work(FetchAhead<0, 10240, 1>());
+        } else {
+            work(FetchAhead<4096, 10240, 3>());
+        }
+    }
     static constexpr int many_tiles = 4, many_tokens = 3;  // 12 sums, 4 weights or 3 activations: of 32 registers
     static constexpr bool signed_quants = false;
     static constexpr bool pairs_tokens = false;

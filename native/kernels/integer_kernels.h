@@ -95,11 +95,11 @@ RIM_INLINE void next_row(const Value *& at, int64_t step) {
     asm("" : "+r"(at));
 }
 
-// Weights are fetched `ahead` bytes ahead.
-template <class Isa, class Type, int T, size_t ahead>
-void few(const uint8_t * tile, const Activations & in, int64_t first_token, float * out, size_t out_stride) {
+template <class Isa, class Type, int T, class Ahead>
+__attribute__((noinline)) void few(const uint8_t * tile, const Activations & in, int64_t first_token, float * out, size_t out_stride) {
     constexpr Layout layout = layout_for<Type>;
     constexpr size_t bytes_a_block = layout.segment_bytes(layout.segment_blocks()) / layout.segment_blocks();
+    constexpr size_t ahead = T > 2 ? Ahead::more : Ahead::two;
     typename Isa::Floats sums[T];
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
@@ -117,7 +117,7 @@ void few(const uint8_t * tile, const Activations & in, int64_t first_token, floa
             if constexpr (ahead > 0) {
 #pragma GCC unroll 9
                 for (size_t line = 0; line < bytes_a_block; line += 64) {
-                    __builtin_prefetch(tile + ahead + static_cast<size_t>(block) * bytes_a_block + line, 0, 1);
+                    __builtin_prefetch(tile + ahead + static_cast<size_t>(block) * bytes_a_block + line, 0, Ahead::level);
                 }
             }
             typename Isa::Bytes w[groups];
@@ -409,20 +409,14 @@ void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in
 }
 
 // n tokens, at most T, of one tile.
-template <class Isa, class Type, int T>
+template <class Isa, class Type, class Ahead, int T>
 void few_tokens_of(const uint8_t * tile, const Activations & in, int64_t token, int64_t n, float * out, size_t out_stride) {
     if constexpr (T > 1) {
         if (n < T) {
-            return few_tokens_of<Isa, Type, T - 1>(tile, in, token, n, out, out_stride);
+            return few_tokens_of<Isa, Type, Ahead, T - 1>(tile, in, token, n, out, out_stride);
         }
     }
-    // With more tokens there is more to multiply, and no processor looks as far ahead as memory needs.
-    constexpr size_t ahead = T > 2 ? 10240 : Isa::template fetch_ahead<!in_place<Type>>;
-    if (T <= 2 && Isa::foresees_runs()) {
-        few<Isa, Type, T, 0>(tile, in, token, out, out_stride);
-    } else {
-        few<Isa, Type, T, ahead>(tile, in, token, out, out_stride);
-    }
+    few<Isa, Type, T, Ahead>(tile, in, token, out, out_stride);
 }
 
 template <class Isa, class Type>
@@ -432,10 +426,13 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
     const int64_t n_tokens = part.end_token - part.first_token;
     int64_t tile = part.first_tile;
     if (n_tokens <= Isa::few_tokens_once) {
-        for (; tile < part.end_tile; ++tile) {
-            few_tokens_of<Isa, Type, Isa::few_tokens_once>(tiles + static_cast<size_t>(tile) * tile_size, in, part.first_token, n_tokens,
-                                                           out + part.first_token * out_stride + tile * tile_rows, out_stride);
-        }
+        Isa::template choose_ahead<!in_place<Type>>([&](auto ahead) {
+            for (; tile < part.end_tile; ++tile) {
+                few_tokens_of<Isa, Type, decltype(ahead), Isa::few_tokens_once>(
+                    tiles + static_cast<size_t>(tile) * tile_size, in, part.first_token, n_tokens,
+                    out + part.first_token * out_stride + tile * tile_rows, out_stride);
+            }
+        });
         return;
     }
     for (int64_t n; tile < part.end_tile; tile += n) {

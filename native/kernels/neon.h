@@ -25,9 +25,10 @@ struct Neon {
 
     static constexpr const char * name = "NEON dot product";
     static constexpr int few_tokens_once = 4;
-    template <bool unpacked>
-    static constexpr size_t fetch_ahead = 0;
-    static constexpr bool foresees_runs() { return true; }
+    template <bool unpacked, class Work>
+    static void choose_ahead(const Work & work) {
+        work(FetchAhead<0, 10240, 1>());
+    }
     static constexpr int many_tiles = 1, many_tokens = 4;  // 16 sums, 4 weights, 4 activations: of 32 registers
     static constexpr bool signed_quants = true;
     static constexpr bool pairs_tokens = false;

@@ -125,7 +125,7 @@ def measure(
 
 def large_buffer() -> int:
     """Bytes far more than the caches hold, and at most an eighth of the memory."""
-    wanted = min(_MOST_BUFFER, max(_LEAST_BUFFER, 8 * (machine.last_cache_bytes() or 0)))
+    wanted = min(_MOST_BUFFER, max(_LEAST_BUFFER, 16 * (machine.last_cache_bytes() or 0)))
     return min(wanted, (memory.physical_bytes() or 8 * wanted) // 8)
 
 
