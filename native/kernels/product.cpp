@@ -18,48 +18,49 @@ Integer rounded_up(Integer value, Integer step) {
     return (value + step - 1) / step * step;
 }
 
-// How a product is cut into chunks, which the threads take one after another.
+// How a product is cut into chunks, which the threads take one after another: large ones first, then smaller ones.
 struct Chunks {
-    int64_t own;            // tiles that each thread begins with, 0: nothing but chunks as follow
-    int64_t tiles, tokens;  // of one chunk
-    int64_t across, count;  // chunks that share tiles; all
-    int64_t n_tiles, n_tokens, n_own;
+    int64_t n_large, large_tiles;  // large chunks: how many share no tiles, and tiles of each
+    int64_t small_tiles, tokens;   // tiles of a smaller chunk; tokens of any chunk
+    int64_t across, count;         // chunks that share tiles; all
+    int64_t n_tiles, n_tokens;
 
     Chunks(int64_t n_tiles, int64_t tile_size, int64_t n_tokens, int64_t token_step, int n_threads)
         : n_tiles(n_tiles), n_tokens(n_tokens) {
-        constexpr int64_t per_thread = 6;  // so that a thread that was interrupted holds nobody up for long
-        const int64_t wanted = per_thread * n_threads;
+        const auto share = [n_threads](int64_t tiles) { return (tiles + n_threads - 1) / n_threads; };
         if (n_tokens <= few_tokens) {
             // Reading weights is all that takes time: a long run of them, then shorter ones until all are done. Where even these would
             // be read sooner than the count of them travels between cores, equal shares.
             constexpr int64_t worth_a_turn = 256 << 10;  // bytes
-            const int64_t share = (n_tiles + n_threads - 1) / n_threads;
-            const bool large = share * tile_size > 4 * worth_a_turn;
-            own = large ? share * 3 / 4 : 0;
-            tiles = large ? worth_a_turn / tile_size + 1 : share;
+            const bool large = share(n_tiles) * tile_size > 4 * worth_a_turn;
+            n_large = large ? n_threads : 0;
+            large_tiles = share(n_tiles) * 3 / 4;
+            small_tiles = large ? worth_a_turn / tile_size + 1 : share(n_tiles);
             tokens = n_tokens;
         } else {
-            // Four tiles are widened together, for all tokens where there are enough chunks so. The work of widening is worth it for 24
-            // tokens. Where rows are few, two tiles: else a thread waits for another's last four.
-            own = 0;
-            tiles = n_threads > 1 && n_tiles < 16 * n_threads ? 2 : 4;
-            const int64_t groups = (n_tiles + tiles - 1) / tiles;
-            const int64_t parts = std::clamp<int64_t>((wanted + groups - 1) / groups, 1, std::max<int64_t>(n_tokens / 24, 1));
+            // Four tiles are widened together, as many for each thread; what is left is shared out. All tokens at once where there are
+            // enough chunks so: the work of widening is worth it for 24 tokens.
+            constexpr int64_t per_thread = 6;  // so that a thread that was interrupted holds nobody up for long
+            large_tiles = 4;
+            n_large = n_tiles / (large_tiles * n_threads) * n_threads;
+            small_tiles = std::max<int64_t>(share(n_tiles - n_large * large_tiles), 1);
+            const int64_t groups = n_large + n_small();
+            const int64_t parts = std::clamp<int64_t>((per_thread * n_threads + groups - 1) / groups, 1, std::max<int64_t>(n_tokens / 24, 1));
             tokens = rounded_up<int64_t>((n_tokens + parts - 1) / parts, token_step);
         }
-        n_own = own > 0 ? n_threads : 0;
         across = (n_tokens + tokens - 1) / tokens;
-        count = n_own + (n_tiles - own * n_own + tiles - 1) / tiles * across;
+        count = (n_large + n_small()) * across;
     }
 
     Part part(int64_t chunk) const {
-        if (chunk < n_own) {
-            return {chunk * own, (chunk + 1) * own, 0, n_tokens};
-        }
-        const int64_t tile = own * n_own + (chunk - n_own) / across * tiles;
-        const int64_t token = (chunk - n_own) % across * tokens;
-        return {tile, std::min(tile + tiles, n_tiles), token, std::min(token + tokens, n_tokens)};
+        const int64_t group = chunk / across, token = chunk % across * tokens;
+        const int64_t tile = std::min(group, n_large) * large_tiles + std::max<int64_t>(group - n_large, 0) * small_tiles;
+        const int64_t end = std::min(tile + (group < n_large ? large_tiles : small_tiles), n_tiles);
+        return {tile, end, token, std::min(token + tokens, n_tokens)};
     }
+
+  private:
+    int64_t n_small() const { return (n_tiles - n_large * large_tiles + small_tiles - 1) / small_tiles; }
 };
 
 struct Shape {
