@@ -14,12 +14,11 @@ RowStats row_stats_anywhere(const float * logits, int32_t n_vocab, bool entropy)
 
 RowStats row_stats(const float * logits, int32_t n_vocab, bool entropy) {
 #if defined(RIM_KERNELS_X86)
-    static const bool wide = kernels::has_avx2();
-    if (wide) {
-        return row_stats_avx2(logits, n_vocab, entropy);
-    }
-#endif
+    static const auto widest = kernels::has_avx512_vnni() ? row_stats_avx512 : kernels::has_avx2() ? row_stats_avx2 : row_stats_anywhere;
+    return widest(logits, n_vocab, entropy);
+#else
     return row_stats_anywhere(logits, n_vocab, entropy);
+#endif
 }
 
 void Banned::add(llama_token token) {

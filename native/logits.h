@@ -20,9 +20,10 @@ struct RowStats {
 // `entropy` costs one more multiplication per token; without it the field stays 0.
 RowStats row_stats(const float * logits, int32_t n_vocab, bool entropy);
 
-// The same to the last bit: in the registers that every processor has, and in wider ones where this one has AVX2 (kernels/instructions.h).
+// The same to the last bit: in the registers that every processor has, and in wider ones where this one has them (kernels/instructions.h).
 RowStats row_stats_anywhere(const float * logits, int32_t n_vocab, bool entropy);
 RowStats row_stats_avx2(const float * logits, int32_t n_vocab, bool entropy);
+RowStats row_stats_avx512(const float * logits, int32_t n_vocab, bool entropy);
 
 // Tokens that are never sampled and never reported as a readout's top token.
 class Banned {

@@ -14,7 +14,9 @@ namespace rim {
 
 namespace {  // each file has functions of its own, compiled with its own instructions
 
-#if defined(__AVX2__)
+#if defined(__AVX512F__)
+constexpr int width = 16;
+#elif defined(__AVX2__)
 constexpr int width = 8;
 #else
 constexpr int width = 4;

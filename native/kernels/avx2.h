@@ -6,6 +6,7 @@
 
 #include "attention_kernels.h"
 #include "integer_kernels.h"
+#include "sums_x86.h"
 
 namespace rim::kernels {
 
@@ -163,20 +164,16 @@ struct Avx2 {
     // 32 values as signed bytes: value = quant * scale. The sums of the first and the second 16 quants.
     RIM_INLINE static void quantize(const float * values, int8_t * quants, float & scale, int32_t * sums) {
         const __m256 sign = _mm256_set1_ps(-0.0f);
-        __m256 parts[4], largest = _mm256_setzero_ps(), unordered = _mm256_setzero_ps();
+        __m256 parts[4], largest = _mm256_setzero_ps();
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
             parts[i] = _mm256_loadu_ps(values + i * 8);
             largest = _mm256_max_ps(largest, _mm256_andnot_ps(sign, parts[i]));
-            unordered = _mm256_or_ps(unordered, _mm256_cmp_ps(parts[i], parts[i], _CMP_UNORD_Q));
         }
-        alignas(32) float lanes[8];
-        _mm256_store_ps(lanes, largest);
-        float most = 0;
-        for (const float lane : lanes) {
-            most = lane > most ? lane : most;
-        }
-        const float factor = quant_scale(most, scale);
+        const __m128 four = _mm_max_ps(_mm256_castps256_ps128(largest), _mm256_extractf128_ps(largest, 1));
+        const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+        const float factor = quant_scale(_mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two))), scale);
+        const __m256 unordered = _mm256_or_ps(_mm256_cmp_ps(parts[0], parts[1], _CMP_UNORD_Q), _mm256_cmp_ps(parts[2], parts[3], _CMP_UNORD_Q));
         if (_mm256_movemask_ps(unordered)) {
             scale = __builtin_nanf("");  // a maximum hides what is not a number; the result must show it
         }
@@ -185,12 +182,12 @@ struct Avx2 {
         for (int i = 0; i < 4; ++i) {
             q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(parts[i], _mm256_set1_ps(factor)));
         }
-        sums[0] = sum_of(_mm256_add_epi32(q[0], q[1]));
-        sums[1] = sum_of(_mm256_add_epi32(q[2], q[3]));
         // packing works within halves of a register: 0 2 | 1 3 are brought back into order
         const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
         const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-        _mm256_storeu_si256(reinterpret_cast<__m256i *>(quants), _mm256_permutevar8x32_epi32(packed, order));
+        const __m256i both = _mm256_permutevar8x32_epi32(packed, order);
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(quants), both);
+        sums_of_halves(both, sums);
     }
 
   private:
@@ -241,16 +238,6 @@ struct Avx2 {
             r[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
             r[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
         }
-    }
-
-    RIM_INLINE static int32_t sum_of(__m256i ints) {
-        alignas(32) int32_t lanes[8];
-        _mm256_store_si256(reinterpret_cast<__m256i *>(lanes), ints);
-        int32_t sum = 0;
-        for (const int32_t lane : lanes) {
-            sum += lane;
-        }
-        return sum;
     }
 };
 

@@ -4,6 +4,7 @@
 #include "attention_kernels.h"
 #include "instructions.h"
 #include "integer_kernels.h"
+#include "sums_x86.h"
 
 namespace rim::kernels {
 
@@ -130,15 +131,14 @@ struct Avx512Vnni {
         const __m512 a = _mm512_loadu_ps(values);
         const __m512 b = _mm512_loadu_ps(values + 16);
         const float factor = quant_scale(_mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b))), scale);
-        if (_mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q) | _mm512_cmp_ps_mask(b, b, _CMP_UNORD_Q)) {
+        if (_mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q)) {
             scale = __builtin_nanf("");  // a maximum hides what is not a number; the result must show it
         }
-        const __m512i qa = _mm512_cvtps_epi32(_mm512_mul_ps(a, _mm512_set1_ps(factor)));
-        const __m512i qb = _mm512_cvtps_epi32(_mm512_mul_ps(b, _mm512_set1_ps(factor)));
-        _mm_storeu_si128(reinterpret_cast<__m128i *>(quants), _mm512_cvtsepi32_epi8(qa));
-        _mm_storeu_si128(reinterpret_cast<__m128i *>(quants + 16), _mm512_cvtsepi32_epi8(qb));
-        sums[0] = _mm512_reduce_add_epi32(qa);
-        sums[1] = _mm512_reduce_add_epi32(qb);
+        const __m128i qa = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(a, _mm512_set1_ps(factor))));
+        const __m128i qb = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(b, _mm512_set1_ps(factor))));
+        const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(qa), qb, 1);
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(quants), both);
+        sums_of_halves(both, sums);
     }
 
   private:
