@@ -27,7 +27,7 @@ struct Avx2 {
     using Floats = FloatPair;  // 16 lanes
 
     static constexpr const char * name = Dot::name;
-    static constexpr int few_tokens_once = 4;              // tokens that one tile meets in registers
+    static constexpr int few_tokens_once = 4;  // tokens that one tile meets in registers
     template <bool unpacked, class Work>
     static void choose_ahead(const Work & work) {
         work(FetchAhead<unpacked ? 1024 : 0, 10240, 1>());  // more to do for a byte than with wider registers: a fifth faster (Zen 3)
@@ -173,7 +173,8 @@ struct Avx2 {
         const __m128 four = _mm_max_ps(_mm256_castps256_ps128(largest), _mm256_extractf128_ps(largest, 1));
         const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
         const float factor = quant_scale(_mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two))), scale);
-        const __m256 unordered = _mm256_or_ps(_mm256_cmp_ps(parts[0], parts[1], _CMP_UNORD_Q), _mm256_cmp_ps(parts[2], parts[3], _CMP_UNORD_Q));
+        const __m256 unordered =
+            _mm256_or_ps(_mm256_cmp_ps(parts[0], parts[1], _CMP_UNORD_Q), _mm256_cmp_ps(parts[2], parts[3], _CMP_UNORD_Q));
         if (_mm256_movemask_ps(unordered)) {
             scale = __builtin_nanf("");  // a maximum hides what is not a number; the result must show it
         }

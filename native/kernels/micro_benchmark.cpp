@@ -109,7 +109,8 @@ int main(int count, char ** words) {
     for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
         const auto type = static_cast<ggml_type>(i);
         const Kernel * const kernel = kernel_for(type);
-        const bool wanted = count <= 3 || std::any_of(words + 3, words + count, [&](const char * word) { return name_of(type) == std::string_view(word); });
+        const auto is_named = [type](const char * word) { return name_of(type) == std::string_view(word); };
+        const bool wanted = count <= 3 || std::any_of(words + 3, words + count, is_named);
         if (!kernel || !wanted || !fits(type, inner, rows)) {
             continue;
         }
