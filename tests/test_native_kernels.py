@@ -124,6 +124,16 @@ def test_a_large_product_of_few_tokens_is_shared_out_without_a_gap(n: int, rows:
         assert np.array_equal(product("Q8_0", data, values, n_threads), whole)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+@pytest.mark.parametrize("kind", ["Q4_0", "Q6_K", "Q8_0"])
+def test_trying_both_ways_of_reading_changes_no_bit(kind: str, n: int) -> None:
+    """The first products of a process alternate between them, then one holds."""
+    data, values = bytes_of(kind, 512, 512), activations(n, 512)
+    first = product(kind, data, values)
+    for _ in range(80):
+        assert (product(kind, data, values) == first).all()
+
+
 @needs_kernels
 @pytest.mark.parametrize("kind", [kind for kind in TYPES if kind != "BF16"])
 @pytest.mark.parametrize("byte", [0x00, 0x7F, 0x80, 0xFF])

@@ -2,7 +2,6 @@
 #include <immintrin.h>
 
 #include "attention_kernels.h"
-#include "instructions.h"
 #include "integer_kernels.h"
 #include "sums_x86.h"
 
@@ -17,12 +16,13 @@ struct Avx512Vnni {
 
     static constexpr const char * name = "AVX-512 VNNI";
     static constexpr int few_tokens_once = 8;  // weights are unpacked once for all readouts
+    static constexpr bool may_tell = true;
     template <bool unpacked, class Work>
-    static void choose_ahead(const Work & work) {
-        if (foresees_runs()) {
-            work(FetchAhead<0, 10240, 1>());
-        } else {
+    static void choose_ahead(bool told, const Work & work) {
+        if (told) {
             work(FetchAhead<4096, 10240, 3>());
+        } else {
+            work(FetchAhead<0, 10240, 1>());
         }
     }
     static constexpr int many_tiles = 4, many_tokens = 3;  // 12 sums, 4 weights or 3 activations: of 32 registers

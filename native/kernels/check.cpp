@@ -91,6 +91,11 @@ void check_type(const FileType & of) {
             kernel->prepare(values.data() + token * inner, token, 0, inner, prepared);
         }
         kernel->multiply(tiles, prepared, Part{0, rows / tile_rows, 0, n}, out.data(), rows);
+        std::vector<float> told(out.size());
+        kernel->multiply(tiles, prepared, Part{0, rows / tile_rows, 0, n, true}, told.data(), rows);
+        if (std::memcmp(told.data(), out.data(), out.size() * sizeof(float)) != 0) {
+            std::printf(" told otherwise than alone");
+        }
         std::printf(" %016llx", static_cast<unsigned long long>(hash(out)));
     }
     std::printf("\n");

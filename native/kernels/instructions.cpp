@@ -62,16 +62,6 @@ bool has_avx512_bf16() noexcept {
     return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16");
 }
 
-bool foresees_runs() noexcept {
-    static const bool foresees = [] {
-        __builtin_cpu_init();
-        const unsigned signature = Cpuid(1, 0).eax;
-        const unsigned family = (signature >> 8 & 15) + (signature >> 20 & 255);  // the second counts where the first is 15, as AMD's is
-        return !(__builtin_cpu_is("amd") && family >= 26);
-    }();
-    return foresees;
-}
-
 bool has_amx_bf16() noexcept {
     const unsigned features = Cpuid(7, 0).edx;
     return has_avx512_bf16() && bit(features, 22) && bit(features, 24) && may_use_tiles();  // BF16 in tiles, tiles
@@ -79,9 +69,6 @@ bool has_amx_bf16() noexcept {
 
 #else
 
-bool foresees_runs() noexcept {
-    return true;
-}
 bool has_amx_bf16() noexcept {
     return false;
 }

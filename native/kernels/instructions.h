@@ -18,10 +18,6 @@ bool has_avx512_bf16() noexcept;
 // The same and AMX for BF16, which the system lets this process use.
 bool has_amx_bf16() noexcept;
 
-// Whether it reads one run of memory fastest by its own foresight. AMD's Zen 5 does not: told 4 KiB ahead, one thread reads Q4_K a quarter
-// faster. Zen 4, told 2 KiB or more ahead, loses up to a third; of others it is not known yet.
-bool foresees_runs() noexcept;
-
 // NEON with its dot product of bytes.
 bool has_neon_dot() noexcept;
 

@@ -426,7 +426,7 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
     const int64_t n_tokens = part.end_token - part.first_token;
     int64_t tile = part.first_tile;
     if (n_tokens <= Isa::few_tokens_once) {
-        Isa::template choose_ahead<!in_place<Type>>([&](auto ahead) {
+        Isa::template choose_ahead<!in_place<Type>>(part.told, [&](auto ahead) {
             for (; tile < part.end_tile; ++tile) {
                 few_tokens_of<Isa, Type, decltype(ahead), Isa::few_tokens_once>(
                     tiles + static_cast<size_t>(tile) * tile_size, in, part.first_token, n_tokens,
@@ -453,7 +453,7 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
 template <class Isa, class Type>
 const Kernel * kernel() {
     static constexpr Kernel kernel{Isa::name,           &prepared_bytes<Type>, &prepare<Isa, Type>, &multiply<Isa, Type>,
-                                   Isa::signed_quants, 2 * Isa::many_tokens};
+                                   Isa::signed_quants, Isa::may_tell,          2 * Isa::many_tokens};
     return &kernel;
 }
 

@@ -20,10 +20,12 @@ struct Prepared {
     int64_t n_tokens;
 };
 
-// A part of the result: rows of whole tiles, and tokens.
+// A part of the result: rows of whole tiles, and tokens. Whether the processor is told ahead what comes, for few tokens, where the kernel
+// has both ways (foresight.h): the same bits.
 struct Part {
     int64_t first_tile, end_tile;
     int64_t first_token, end_token;
+    bool told = false;
 };
 
 // Where the sums of a token and some tiles stand, of the weights before and of these too. Between panels of weights they stay in memory of
@@ -47,6 +49,7 @@ struct Kernel {
     // out[token * out_stride + row] of a part.
     void (*multiply)(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride);
     bool signed_quants;  // whether quants of 8 bits are to be laid out (layout.h) as signed numbers
+    bool may_tell;       // whether it has both ways of reading
     int64_t token_step;  // parts begin at multiples of it, where there are more than few_tokens
 };
 

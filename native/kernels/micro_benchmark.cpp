@@ -135,9 +135,11 @@ int main(int count, char ** words) {
             double best = 1e9;
             const double end = now() + 0.03;
             for (int round = 0; round < 2 || now() < end; ++round) {
-                const double start = now();
-                kernel->multiply(weights.get(), prepared, Part{0, rows / tile_rows, 0, n}, out.data(), static_cast<size_t>(rows));
-                best = std::min(best, now() - start);
+                for (const bool told : {false, true}) {  // the better way of reading: foresight.h
+                    const double start = now();
+                    kernel->multiply(weights.get(), prepared, Part{0, rows / tile_rows, 0, n, told}, out.data(), static_cast<size_t>(rows));
+                    best = std::min(best, now() - start);
+                }
             }
             const double rate = 2.0 * static_cast<double>(inner * rows * n) / best;
             std::printf("  %lld: %4.0f (%2.0f %%, %3.0f GB/s)", static_cast<long long>(n), rate * 1e-9, 100 * rate / limit,

@@ -25,8 +25,9 @@ struct Neon {
 
     static constexpr const char * name = "NEON dot product";
     static constexpr int few_tokens_once = 4;
+    static constexpr bool may_tell = false;
     template <bool unpacked, class Work>
-    static void choose_ahead(const Work & work) {
+    static void choose_ahead(bool, const Work & work) {
         work(FetchAhead<0, 10240, 1>());
     }
     static constexpr int many_tiles = 1, many_tokens = 4;  // 16 sums, 4 weights, 4 activations: of 32 registers

@@ -1,8 +1,10 @@
 #include "product.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 
+#include "foresight.h"
 #include "kernel.h"
 #include "layout.h"
 #include "turns.h"
@@ -12,6 +14,9 @@ namespace rim::kernels {
 namespace {
 
 constexpr size_t work_alignment = 64;
+constexpr int64_t long_run = 64 << 10;  // bytes that tell how fast a thread reads
+
+using Clock = std::chrono::steady_clock;
 
 template <typename Integer>
 Integer rounded_up(Integer value, Integer step) {
@@ -132,12 +137,19 @@ void compute_product(const Functions & functions, const ggml_private::ComputePar
     auto * const out = static_cast<float *>(op->data);
     const size_t out_stride = op->nb[1] / sizeof(float);
     auto * const last = reinterpret_cast<float *>(work + last_tile_offset(shape, params.n_threads));
+    Foresight foresight(kernel, shape.weights->type, shape.n_tokens);
     Turns turns(params, op, chunks.count);
     for (int64_t chunk; turns.take(chunk);) {
-        const Part part = chunks.part(chunk);
+        Part part = chunks.part(chunk);
+        part.told = foresight.told();
         const int64_t full = std::min(part.end_tile, shape.weights->ne[1] / tile_rows);
         if (part.first_tile < full) {
-            kernel.multiply(tiles, prepared, {part.first_tile, full, part.first_token, part.end_token}, out, out_stride);
+            const auto began = foresight.tries() ? Clock::now() : Clock::time_point();
+            kernel.multiply(tiles, prepared, {part.first_tile, full, part.first_token, part.end_token, part.told}, out, out_stride);
+            const int64_t bytes = (full - part.first_tile) * tile_size;
+            if (foresight.tries() && bytes > long_run) {
+                foresight.add(std::chrono::duration<double>(Clock::now() - began).count(), static_cast<size_t>(bytes));
+            }
         }
         if (full < part.end_tile) {
             kernel.multiply(tiles, prepared, {full, full + 1, part.first_token, part.end_token}, last - full * tile_rows, tile_rows);
