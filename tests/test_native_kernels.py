@@ -124,6 +124,7 @@ def test_a_large_product_of_few_tokens_is_shared_out_without_a_gap(n: int, rows:
         assert np.array_equal(product("Q8_0", data, values, n_threads), whole)
 
 
+@needs_kernels
 @pytest.mark.parametrize("n", [1, 2, 3, 8])
 @pytest.mark.parametrize("kind", ["Q4_0", "Q6_K", "Q8_0"])
 def test_trying_both_ways_of_reading_changes_no_bit(kind: str, n: int) -> None:
