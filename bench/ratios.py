@@ -30,6 +30,7 @@ from rim_edge.backends.gguf import GgufBackend
 from rim_edge.benchmark.statistics import interleave, paired_ratio, summarize
 from rim_edge.benchmark.work import Work, steps
 from rim_edge.depth import DEFAULT_RULE
+from rim_edge.errors import RimError, UnsupportedError
 
 N_STEPS = 24
 
@@ -38,14 +39,15 @@ class Model:
     """One model, one session; every sample starts from an empty cache.
 
     Raises:
-        RimError: as loading does.
-        SystemExit: the file has no memory blocks.
+        RimError: as loading does; the file has no memory blocks.
     """
 
     def __init__(self, path: str, n_threads: int, n_prompt: int) -> None:
         self._backend = GgufBackend(Path(path), LoadOptions(n_threads=n_threads))
         if self._backend.spec is None:
-            raise SystemExit(f"{path} has no memory-slot metadata (rim.*): bench/random_model.py writes files with it")
+            raise UnsupportedError(
+                f"{path} has no memory-slot metadata (rim.*): bench/random_model.py writes files with it"
+            )
         self.spec = self._backend.spec
         self._n_threads, self._n_prompt = n_threads, n_prompt
         control = set(self._backend.tokenizer.control_texts.values())
@@ -98,7 +100,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--early", type=float, default=5 / 6, help="share of answers that end after the first group")
     arguments = parser.parse_args()
-    model = Model(arguments.model, arguments.threads, arguments.prompt_tokens)
+    try:
+        model = Model(arguments.model, arguments.threads, arguments.prompt_tokens)
+    except RimError as error:
+        raise SystemExit(f"Error: {error}") from None
     deepest = model.spec.block_count
     groups = DEFAULT_RULE.depths(deepest)
     ways = {
