@@ -11,12 +11,13 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -36,6 +37,24 @@ _LAST_WORDS = 2000  # bytes of a dead child's standard error that are looked at
 
 class ChildEndedError(BackendError):
     """A child process is no more."""
+
+
+@contextlib.contextmanager
+def _interrupts_later(caught: list[int]) -> Iterator[None]:
+    """Keep Ctrl-C and SIGTERM meanwhile in ``caught``, for the caller to raise again.
+
+    Python calls handlers in the main thread alone; elsewhere there is nothing to do.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(kind, lambda number, _: caught.append(number)) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, signal.SIG_DFL if handler is None else handler)
 
 
 class Child:
@@ -60,15 +79,19 @@ class Child:
         self.name = name
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         began = time.perf_counter()
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _START],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env={**os.environ, **(environment or {})},
-            start_new_session=True,
-        )
+        interrupts: list[int] = []
+        with _interrupts_later(interrupts):  # one inside of Popen would leave a process that nobody knows
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _START],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+            )
         try:
+            for number in interrupts:
+                signal.raise_signal(number)
             self._send({"path": sys.path, "target": target, "setup": dict(setup)})
             self._receive()
             self.start_ms = 1e3 * (time.perf_counter() - began)
