@@ -36,27 +36,28 @@ double median(std::array<double, n_samples> & values) {
 
 }  // namespace
 
-Foresight::Foresight(const Kernel & kernel, ggml_type type, int64_t n_tokens) noexcept : question_(2 * type + (n_tokens > 2 ? 1 : 0)) {
+Foresight::Foresight(const Kernel & kernel, ggml_type type, int64_t n_tokens) noexcept
+    : question_(2 * static_cast<size_t>(type) + (n_tokens > 2 ? 1 : 0)) {
     if (!kernel.may_tell || n_tokens > few_tokens) {
         return;
     }
-    const Answer answer = answers[static_cast<size_t>(question_)].load(std::memory_order_relaxed);
+    const Answer answer = answers[question_].load(std::memory_order_relaxed);
     tries_ = answer == Answer::unknown;
-    told_ = tries_ ? samples[static_cast<size_t>(question_)].told() : answer == Answer::told;
+    told_ = tries_ ? samples[question_].told() : answer == Answer::told;
 }
 
-void Foresight::add(double seconds, size_t bytes) noexcept {
-    Samples & taken = samples[static_cast<size_t>(question_)];
+void Foresight::add(double seconds_a_byte) noexcept {
+    Samples & taken = samples[question_];
     if (taken.full()) {
         return;
     }
-    taken.ways[told_ ? 1 : 0][taken.n / 2] = seconds / static_cast<double>(bytes);  // of samples 2 i and 2 i + 1 one is told
+    taken.ways[told_ ? 1 : 0][taken.n / 2] = seconds_a_byte;  // of samples 2 i and 2 i + 1 one is told
     ++taken.n;
     told_ = taken.told();
     if (taken.full()) {
         const bool told = median(taken.ways[1]) < even * median(taken.ways[0]);
         Answer none = Answer::unknown;  // the first thread to know decides
-        answers[static_cast<size_t>(question_)].compare_exchange_strong(none, told ? Answer::told : Answer::alone, std::memory_order_relaxed);
+        answers[question_].compare_exchange_strong(none, told ? Answer::told : Answer::alone, std::memory_order_relaxed);
     }
 }
 

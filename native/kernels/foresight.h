@@ -5,7 +5,8 @@
 // each type on its own. It changes no result.
 #pragma once
 
-#include <cstddef>
+#include <chrono>
+#include <cstdint>
 
 #include "kernel.h"
 
@@ -16,13 +17,25 @@ class Foresight {
   public:
     Foresight(const Kernel & kernel, ggml_type type, int64_t n_tokens) noexcept;
 
-    bool told() const noexcept { return told_; }
-    bool tries() const noexcept { return tries_; }
-    // How long a part took that was one long run of memory. May change told().
-    void add(double seconds, size_t bytes) noexcept;
+    // Calls work(told), which reads so many bytes of weights in one run.
+    template <class Work>
+    void read(int64_t bytes, const Work & work) {
+        using Clock = std::chrono::steady_clock;
+        constexpr int64_t long_run = 64 << 10;  // bytes that tell how fast a thread reads
+        if (!tries_ || bytes <= long_run) {
+            work(told_);
+            return;
+        }
+        const auto began = Clock::now();
+        work(told_);
+        add(std::chrono::duration<double>(Clock::now() - began).count() / static_cast<double>(bytes));
+    }
 
   private:
-    int question_ = 0;
+    // What a byte took, this way; chooses the next.
+    void add(double seconds_a_byte) noexcept;
+
+    size_t question_;
     bool told_ = false, tries_ = false;
 };
 

@@ -1,7 +1,6 @@
 #include "product.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdint>
 
 #include "foresight.h"
@@ -14,9 +13,6 @@ namespace rim::kernels {
 namespace {
 
 constexpr size_t work_alignment = 64;
-constexpr int64_t long_run = 64 << 10;  // bytes that tell how fast a thread reads
-
-using Clock = std::chrono::steady_clock;
 
 template <typename Integer>
 Integer rounded_up(Integer value, Integer step) {
@@ -140,16 +136,12 @@ void compute_product(const Functions & functions, const ggml_private::ComputePar
     Foresight foresight(kernel, shape.weights->type, shape.n_tokens);
     Turns turns(params, op, chunks.count);
     for (int64_t chunk; turns.take(chunk);) {
-        Part part = chunks.part(chunk);
-        part.told = foresight.told();
+        const Part part = chunks.part(chunk);
         const int64_t full = std::min(part.end_tile, shape.weights->ne[1] / tile_rows);
         if (part.first_tile < full) {
-            const auto began = foresight.tries() ? Clock::now() : Clock::time_point();
-            kernel.multiply(tiles, prepared, {part.first_tile, full, part.first_token, part.end_token, part.told}, out, out_stride);
-            const int64_t bytes = (full - part.first_tile) * tile_size;
-            if (foresight.tries() && bytes > long_run) {
-                foresight.add(std::chrono::duration<double>(Clock::now() - began).count(), static_cast<size_t>(bytes));
-            }
+            foresight.read((full - part.first_tile) * tile_size, [&](bool told) {
+                kernel.multiply(tiles, prepared, {part.first_tile, full, part.first_token, part.end_token, told}, out, out_stride);
+            });
         }
         if (full < part.end_tile) {
             kernel.multiply(tiles, prepared, {full, full + 1, part.first_token, part.end_token}, last - full * tile_rows, tile_rows);
