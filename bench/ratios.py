@@ -17,79 +17,31 @@ slower for a while changes no ratio. Prints medians and quartiles.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from rim_edge import _native
-from rim_edge.backends.base import LoadOptions, Sampling
-from rim_edge.backends.gguf import GgufBackend
+from rim_edge.benchmark.engine import Engine
 from rim_edge.benchmark.statistics import interleave, paired_ratio, summarize
 from rim_edge.benchmark.work import Work, steps
 from rim_edge.depth import DEFAULT_RULE
-from rim_edge.errors import RimError, UnsupportedError
+from rim_edge.errors import RimError
 
 N_STEPS = 24
 
 
-class Model:
-    """One model, one session; every sample starts from an empty cache.
+def read(engine: Engine, work: Work, n_prompt: int, n_threads: int, depth: int) -> tuple[float, float]:
+    """GB/s of decoding one answer, and of plain reading."""
 
-    Raises:
-        RimError: as loading does; the file has no memory blocks.
-    """
+    def plain() -> float:
+        size = max(work.weight_bytes, 1 << 20)
+        return 1e-9 * max(_native.read_bandwidth(size, n_threads=n_threads, n_samples=3, min_seconds=0.05))
 
-    def __init__(self, path: str, n_threads: int, n_prompt: int) -> None:
-        self._backend = GgufBackend(Path(path), LoadOptions(n_threads=n_threads))
-        if self._backend.spec is None:
-            raise UnsupportedError(
-                f"{path} has no memory-slot metadata (rim.*): bench/random_model.py writes files with it"
-            )
-        self.spec = self._backend.spec
-        self._n_threads, self._n_prompt = n_threads, n_prompt
-        control = set(self._backend.tokenizer.control_texts.values())
-        self._ordinary = [token for token in range(self._backend.info.n_vocab) if token not in control]
-        room = self.spec.block_count * (self.spec.block_width + 1 + N_STEPS)
-        self._session = self._backend.open(n_prompt + room + 1, 1, blocks=True)
-        head = _native.GgufFile(path)
-        self._work = Work(head.metadata, head.tensors)
-
-    def first_token(self, depths: Sequence[int], number: int) -> float:
-        """Milliseconds until the last of ``depths`` is read out, one group after the other."""
-        prompt = [int(token) for token in np.random.default_rng(number + 1).choice(self._ordinary, self._n_prompt)]
-        self._session.reset()
-        began = time.perf_counter()
-        self._session.think([prompt], depths[0])
-        for depth in depths[1:]:
-            self._session.extend(depth)
-        return 1e3 * (time.perf_counter() - began)
-
-    def step(self, blocks: Sequence[int]) -> float:
-        """Milliseconds of a step that decodes the answers of ``blocks``, mean of N_STEPS."""
-        self._session.reset()
-        self._session.think([self._ordinary[: self._n_prompt]], self.spec.block_count)
-        decoded = self._session.decode([(0, block) for block in blocks], Sampling(ignore_end=True), N_STEPS)
-        first, *_, last = decoded[-1].seconds
-        return float(1e3 * (last - first) / (N_STEPS - 1))
-
-    def read(self) -> tuple[float, float]:
-        """GB/s of decoding one answer, and of plain reading."""
-        before = self._plain()
-        seconds = 1e-3 * self.step([self.spec.block_count])
-        passes = steps(N_STEPS, self._n_prompt)
-        return 1e-9 * self._work.bytes(passes) / (N_STEPS * seconds), (before + self._plain()) / 2
-
-    def _plain(self) -> float:
-        size = max(self._work.weight_bytes, 1 << 20)
-        return 1e-9 * max(_native.read_bandwidth(size, n_threads=self._n_threads, n_samples=3, min_seconds=0.05))
-
-
-def step_of(model: Model, blocks: Sequence[int], number: int) -> float:
-    del number  # the same tokens every time
-    return model.step(blocks)
+    before = plain()
+    step_ms = engine.readouts(engine.text(n_prompt), depth, False, N_STEPS)["step_ms"]
+    n_bytes = work.bytes(steps(N_STEPS, n_prompt)) / N_STEPS
+    return 1e-6 * n_bytes / step_ms, (before + plain()) / 2
 
 
 def main() -> None:
@@ -100,11 +52,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--early", type=float, default=5 / 6, help="share of answers that end after the first group")
     arguments = parser.parse_args()
+    n_prompt = arguments.prompt_tokens
     try:
-        model = Model(arguments.model, arguments.threads, arguments.prompt_tokens)
+        engine = Engine(arguments.model, n_threads=arguments.threads)
+        file = _native.GgufFile(arguments.model)
     except RimError as error:
         raise SystemExit(f"Error: {error}") from None
-    deepest = model.spec.block_count
+    facts, work = engine.facts(), Work(file.metadata, file.tensors)
+    if facts["no_blocks"]:
+        raise SystemExit(
+            f"Error: {arguments.model}: {facts['no_blocks']}; bench/random_model.py writes files with blocks"
+        )
+    deepest = facts["blocks"]
     groups = DEFAULT_RULE.depths(deepest)
     ways = {
         "direct": (0,),
@@ -121,12 +80,14 @@ def main() -> None:
             flush=True,
         )
 
-    n_prompt = arguments.prompt_tokens
     print(f"{Path(arguments.model).name}, {arguments.threads} threads, question of {n_prompt} tokens")
-    tokens = (n_prompt + deepest * model.spec.block_width) / n_prompt
+    tokens = (n_prompt + deepest * len(facts["block_tokens"])) / n_prompt
     print(f"first token; {deepest} blocks are {tokens:.2f} x the tokens")
-    turns = {name: partial(model.first_token, depths) for name, depths in ways.items()}
-    firsts = interleave(turns, arguments.rounds)
+
+    def first_token(depths: Sequence[int], number: int) -> float:
+        return engine.readouts(engine.text(n_prompt, number + 1), depths[0], True, then=depths[1:])["pass_ms"]
+
+    firsts = interleave({name: partial(first_token, depths) for name, depths in ways.items()}, arguments.rounds)
     direct = firsts["direct"]
     for name, samples in firsts.items():
         line(name, samples, "ms", samples, direct)
@@ -135,13 +96,19 @@ def main() -> None:
     line("auto", mean, "ms", mean, direct)
 
     print("a step of decoding")
-    several = {"1 readout": [deepest], f"{deepest} readouts": range(1, deepest + 1)}
-    taken = interleave({name: partial(step_of, model, blocks) for name, blocks in several.items()}, arguments.rounds)
+    text = engine.text(n_prompt)
+
+    def step(every: bool, _: int) -> float:
+        return engine.readouts(text, deepest, every, N_STEPS)["step_ms"]
+
+    taken = interleave(
+        {"1 readout": partial(step, False), f"{deepest} readouts": partial(step, True)}, arguments.rounds
+    )
     for name, samples in taken.items():
         line(name, samples, "ms", samples, taken["1 readout"])
 
     print("read from memory")
-    rates = [model.read() for _ in range(arguments.rounds)]
+    rates = [read(engine, work, n_prompt, arguments.threads, deepest) for _ in range(arguments.rounds)]
     decoding, plain = [rate for rate, _ in rates], [rate for _, rate in rates]
     line("plain", plain, "GB/s", plain, plain)
     line("decoding", decoding, "GB/s", decoding, plain)

@@ -134,8 +134,12 @@ class Engine:
             "n_prompt": len(prompt),
         }
 
-    def readouts(self, tokens: Sequence[int], depth: int, every: bool, n_answer: int = 0) -> Sample:
+    def readouts(
+        self, tokens: Sequence[int], depth: int, every: bool, n_answer: int = 0, then: Sequence[int] = ()
+    ) -> Sample:
         """One pass that reads out every block or the last alone, then their answers, ``n_answer`` tokens each.
+
+        ``then``: greater depths after it, a pass each, as adaptive depth goes on; they count as part of the pass.
 
         Returns ``pass_ms`` and, with answers, ``step_ms``: mean time of a step that decodes all of them.
         """
@@ -144,6 +148,8 @@ class Engine:
         session.reset()
         began = time.perf_counter()
         states = session.think([tokens], depth, all_readouts=every)
+        for deeper in then:
+            session.extend(deeper)
         taken = {"pass_ms": 1e3 * (time.perf_counter() - began)}
         if n_answer > 1:
             targets = [(0, state.block) for state in states[0]]
