@@ -11,6 +11,7 @@
 
 #include "bind.h"
 #include "errors.h"
+#include "kernels/barrier.h"
 #include "kernels/buffer_type.h"
 #include "kernels/trial.h"
 #include "logits.h"
@@ -78,10 +79,15 @@ void bind_kernels(nb::module_ & m) {
         .def_ro("instructions", &State::instructions, "Such as \"AVX-512 VNNI, AVX-512 BF16\" or \"AVX2\"; empty if not active.")
         .def_ro("reason", &State::reason, "Why they are not active; empty if they are.")
         .def_ro("attention", &State::attention, "Whether attention is ours, too.")
+        .def_prop_ro("barrier", [](const State &) { return rim::kernels::is_barrier_replaced(); },
+                     "Whether the threads that compute wait for each other in our way.")
         .def_ro("types", &State::types, "Weight types with a kernel of ours, as ggml names them.");
     m.def("kernels", &rim::kernels::state, nb::rv_policy::reference,
           "The kernels of this process. RIM_EDGE_KERNELS in its environment before the first model chooses: 0 leaves all to "
           "libllama; amx, avx512, avx-vnni, avx2, i8mm or neon take these instructions instead of the best.");
+    m.def("replace_barrier", &rim::kernels::replace_barrier,
+          "From now on the threads that compute wait for each other in our way, where that can be: see kernels().barrier. Only while no "
+          "thread of this process computes.");
     m.def("kernel_product", &product, "type"_a, "weights"_a, "values"_a, "n_threads"_a = 1,
           nb::sig("def kernel_product(type: str, weights: numpy.typing.NDArray[numpy.uint8], values: numpy.typing.NDArray[numpy.float32], "
                   "n_threads: int = 1) -> numpy.typing.NDArray[numpy.float32]"),

@@ -33,6 +33,7 @@ _LOG_LEVELS = {3: logging.WARNING, 4: logging.ERROR}  # of ggml_log_level; the r
 SPIN_COUNT = 2000
 
 _loaded: ctypes.CDLL | None = None
+_was_first = False  # whether libllama came into the process by preload()
 
 
 def package_folder() -> Path:
@@ -63,7 +64,7 @@ def preload() -> None:
     Raises:
         LibraryMismatchError: another version is installed, or the library is missing or cannot be loaded.
     """
-    global _loaded
+    global _loaded, _was_first
     if _loaded is not None:
         return
     folder = package_folder()
@@ -76,9 +77,21 @@ def preload() -> None:
     path = folder / "lib" / _FILE_NAMES.get(sys.platform, "libllama.so")
     try:
         with _short_waits():
+            _was_first = not _is_loaded(path)
             _loaded = ctypes.CDLL(str(path))
     except OSError as error:
         raise LibraryMismatchError(f"libllama cannot be loaded ({error}): {_REINSTALL}") from None
+
+
+def _is_loaded(path: Path) -> bool:
+    """Whether the library is in this process; True where the system cannot say."""
+    if not hasattr(os, "RTLD_NOLOAD"):
+        return True
+    try:
+        ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -109,6 +122,8 @@ def attach(native: ModuleType) -> None:
             f"this process already uses another libllama, {path}, instead of the one in {folder}: "
             "import rim_edge first, or remove the other one"
         )
+    if _was_first:  # else another thread may be computing
+        native.replace_barrier()
     logging.getLogger("rim_edge").addHandler(logging.NullHandler())
     log = logging.getLogger("rim_edge.llama").log
     native.set_log_callback(lambda level, line: log(_LOG_LEVELS.get(level, logging.DEBUG), "%s", line))

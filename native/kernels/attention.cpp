@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "barrier.h"
 #include "turns.h"
 
 namespace rim::kernels {
@@ -164,7 +165,7 @@ size_t attention_work_size(const ggml_tensor * op, int n_threads) {
     return static_cast<size_t>(values) * sizeof(float);
 }
 
-void compute_attention(const Functions & functions, const ggml_private::ComputeParams & params, ggml_tensor * op) {
+void compute_attention(const ggml_private::ComputeParams & params, ggml_tensor * op) {
     const Shape shape(op);
     const AttentionKernel & kernel = *attention_kernel();
     constexpr uintptr_t alignment = alignment_values * sizeof(float);
@@ -200,7 +201,7 @@ void compute_attention(const Functions & functions, const ggml_private::ComputeP
         finish(task, all);
     }
     if (shares) {
-        functions.barrier(params.threadpool);
+        wait_for_all(params.threadpool);
         for (int64_t index = params.thread; index < shape.tasks(); index += params.n_threads) {
             const AttentionTask task = shape.task(op, index);
             for (int64_t segment = 1; segment < n_segments; ++segment) {

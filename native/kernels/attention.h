@@ -65,6 +65,6 @@ bool is_our_attention(const ggml_tensor * op);
 size_t attention_work_size(const ggml_tensor * op, int n_threads);
 
 // Called by every thread of the pool with the same op.
-void compute_attention(const Functions & functions, const ggml_private::ComputeParams & params, ggml_tensor * op);
+void compute_attention(const ggml_private::ComputeParams & params, ggml_tensor * op);
 
 }  // namespace rim::kernels

@@ -1,8 +1,5 @@
 #include "buffer_type.h"
 
-#include <dlfcn.h>
-#include <llama.h>
-
 #include <algorithm>
 #include <cstring>
 #include <mutex>
@@ -22,8 +19,6 @@ using namespace ggml_private;
 
 constexpr const char * our_name = "RIM_EDGE";
 
-Functions functions;  // of libggml-cpu, set once by install()
-
 bool can_hold(const ggml_tensor * tensor) {
     return ggml_n_dims(tensor) <= 2 && fits(tensor->type, tensor->ne[0], tensor->ne[1]) && kernel_for(tensor->type);
 }
@@ -41,7 +36,7 @@ class Traits : public TensorTraits {
         return true;
     }
     bool compute_forward(ComputeParams * params, ggml_tensor * op) override {
-        compute_product(functions, *params, op);
+        compute_product(*params, op);
         return true;
     }
 };
@@ -57,7 +52,7 @@ class AttentionTraits : public TensorTraits {
         return true;
     }
     bool compute_forward(ComputeParams * params, ggml_tensor * op) override {
-        compute_attention(functions, *params, op);
+        compute_attention(*params, op);
         return true;
     }
 };
@@ -130,26 +125,6 @@ size_t get_alloc_size(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
 
 // ---- installing
 
-template <typename Function>
-bool find(const char * name, Function & function) {
-    function = reinterpret_cast<Function>(dlsym(RTLD_DEFAULT, name));
-    return function != nullptr;
-}
-
-// Why the list cannot be touched at all, "" if it can and `functions` and `types` are set.
-std::string unknown_library(ExtraBufferTypes & types) {
-    if (strcmp(ggml_version(), ggml_version_mirrored) != 0 || strcmp(llama_version(), llama_version_mirrored) != 0) {
-        return std::string("they are made for ggml ") + ggml_version_mirrored + ", this is " + ggml_version();
-    }
-    if (!find(extra_buffer_types_symbol, types) || !find("ggml_barrier", functions.barrier)) {
-        return "libggml-cpu does not offer what they need";
-    }
-    if (!ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)) {
-        return "ggml has no CPU device";
-    }
-    return "";
-}
-
 bool is_named(ggml_backend_buffer_type_t type, const char * name) {
     return strcmp(ggml_backend_buft_name(type), name) == 0;
 }
@@ -157,7 +132,10 @@ bool is_named(ggml_backend_buffer_type_t type, const char * name) {
 State try_install() {
     State result{};
     ExtraBufferTypes types = nullptr;
-    result.reason = unknown_library(types);
+    result.reason = why_unknown(types);
+    if (result.reason.empty() && !ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)) {
+        result.reason = "ggml has no CPU device";
+    }
     if (!result.reason.empty()) {
         return result;
     }

@@ -1,11 +1,15 @@
 // ggml_private.h: the parts of ggml's back-end interface that are not among its installed headers, as they are in the versions below.
 //
 // Declarations alone, with our own names: structures in the same order, classes with the same virtual functions in the same order.
-// They hold for these versions only; buffer_type.cpp compares them with the library that is loaded and does nothing if it is another.
+// They hold for these versions only: why_unknown() compares them with the library that is loaded.
 #pragma once
 
+#include <pthread.h>
+
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include <ggml-backend.h>
@@ -83,6 +87,20 @@ class ExtraBufferType {
     virtual TensorTraits * get_tensor_traits(const ggml_tensor * op) = 0;
 };
 
+// ---- ggml-cpu/ggml-cpu.c, the beginning of what a graph's threads share
+
+struct ThreadPool {
+    static constexpr int n_threads_mask = 0xffff;
+
+    pthread_mutex_t mutex;
+    pthread_cond_t condition;
+    void * graph;
+    void * plan;
+    std::atomic<int> n_graph;  // its lower half is the number of threads
+    alignas(64) std::atomic<int> n_waiting;
+    alignas(64) std::atomic<int> n_passed;
+};
+
 // ---- functions of libggml-cpu, by the name of their symbol
 
 // ggml_backend_cpu_get_extra_buffer_types(): the list that the CPU back end itself reads, as a C++ reference
@@ -90,5 +108,9 @@ using ExtraBufferTypes = std::vector<ggml_backend_buffer_type_t> & (*)();
 constexpr const char * extra_buffer_types_symbol = "_Z39ggml_backend_cpu_get_extra_buffer_typesv";
 
 using Barrier = void (*)(void * threadpool);
+constexpr const char * barrier_symbol = "ggml_barrier";
+
+// Why nothing here may be used with the library that is loaded, "" if it may and `types` is set.
+std::string why_unknown(ExtraBufferTypes & types);
 
 }  // namespace rim::kernels::ggml_private

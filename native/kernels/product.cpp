@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "barrier.h"
 #include "foresight.h"
 #include "kernel.h"
 #include "layout.h"
@@ -113,7 +114,7 @@ size_t product_work_size(const ggml_tensor * op, int n_threads) {
     return last_tile_offset(shape, n_threads) + static_cast<size_t>(shape.n_tokens * tile_rows) * sizeof(float) + work_alignment;
 }
 
-void compute_product(const Functions & functions, const ggml_private::ComputeParams & params, ggml_tensor * op) {
+void compute_product(const ggml_private::ComputeParams & params, ggml_tensor * op) {
     const Shape shape(op);
     const Kernel & kernel = *kernel_for(shape.weights->type);
     auto * const work = reinterpret_cast<uint8_t *>(rounded_up<uintptr_t>(reinterpret_cast<uintptr_t>(params.work), work_alignment));
@@ -124,7 +125,7 @@ void compute_product(const Functions & functions, const ggml_private::ComputePar
         prepare(kernel, shape, 0, blocks, prepared);
     } else {
         prepare(kernel, shape, blocks * params.thread / params.n_threads, blocks * (params.thread + 1) / params.n_threads, prepared);
-        functions.barrier(params.threadpool);
+        wait_for_all(params.threadpool);
     }
 
     const auto tile_size = static_cast<int64_t>(tile_bytes(*layout_of(shape.weights->type), shape.inner));

@@ -7,14 +7,10 @@
 
 namespace rim::kernels {
 
-struct Functions {  // of libggml-cpu
-    ggml_private::Barrier barrier;
-};
-
 // Bytes that the threads share while they compute `op`.
 size_t product_work_size(const ggml_tensor * op, int n_threads);
 
 // Called by every thread of the pool with the same op, whose src[0] is laid out (layout.h).
-void compute_product(const Functions & functions, const ggml_private::ComputeParams & params, ggml_tensor * op);
+void compute_product(const ggml_private::ComputeParams & params, ggml_tensor * op);
 
 }  // namespace rim::kernels

@@ -10,7 +10,7 @@ cd "$(dirname "$0")"
 compile() {
     name=$1
     shift
-    "$compiler" -std=c++17 -O3 -ffp-contract=off -I "$include" "$machine" "$@" -c "$name.cpp" -o "$out/$name.o"
+    "$compiler" -std=c++17 -O3 -ffp-contract=off -falign-functions=64 -I "$include" "$machine" "$@" -c "$name.cpp" -o "$out/$name.o"
 }
 case $("$compiler" -dumpmachine) in
 x86_64*)
