@@ -42,6 +42,21 @@ nb::object product(const std::string & type, const Bytes & weights, const Rows &
     return array_of(std::move(result), {values.shape(0), weights.shape(0)});
 }
 
+using Row = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+nb::object norm(const Rows & values, const Row & weights, float eps, int32_t n_threads) {
+    if (values.shape(1) != weights.shape(0)) {
+        throw rim::Error(rim::ErrorKind::option, "a row has another number of values than the weights");
+    }
+    std::vector<float> result;
+    {
+        nb::gil_scoped_release release;
+        result = rim::kernels::trial_norm(values.data(), weights.data(), static_cast<int64_t>(values.shape(0)),
+                                          static_cast<int64_t>(values.shape(1)), eps, n_threads);
+    }
+    return array_of(std::move(result), {values.shape(0), values.shape(1)});
+}
+
 using Heads = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 nb::object attention(const Heads & queries, const Heads & keys, const Heads & values, const Rows & mask, float scale, bool half_precision,
@@ -62,8 +77,6 @@ nb::object attention(const Heads & queries, const Heads & keys, const Heads & va
     return array_of(std::move(result), {queries.shape(0), queries.shape(1), values.shape(2)});
 }
 
-using Row = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
 std::tuple<float, double, double> row_statistics(const Row & logits, bool widest) {
     const auto of = widest ? rim::row_stats : rim::row_stats_anywhere;
     const rim::RowStats stats = of(logits.data(), static_cast<int32_t>(logits.shape(0)), true);
@@ -79,6 +92,7 @@ void bind_kernels(nb::module_ & m) {
         .def_ro("instructions", &State::instructions, "Such as \"AVX-512 VNNI, AVX-512 BF16\" or \"AVX2\"; empty if not active.")
         .def_ro("reason", &State::reason, "Why they are not active; empty if they are.")
         .def_ro("attention", &State::attention, "Whether attention is ours, too.")
+        .def_ro("norms", &State::norms, "Whether the norms before products are ours, too.")
         .def_prop_ro("barrier", [](const State &) { return rim::kernels::is_barrier_replaced(); },
                      "Whether the threads that compute wait for each other in our way.")
         .def_ro("types", &State::types, "Weight types with a kernel of ours, as ggml names them.");
@@ -93,6 +107,11 @@ void bind_kernels(nb::module_ & m) {
                   "n_threads: int = 1) -> numpy.typing.NDArray[numpy.float32]"),
           "[n_tokens, rows] float32: one product through ggml and our kernels. weights: [rows, bytes of a row] as in a file; values: "
           "[n_tokens, inner] float32.\n\nRaises OptionError for a type or shape without a kernel, UnsupportedError where none is active.");
+    m.def("kernel_norm", &norm, "values"_a, "weights"_a, "eps"_a = 1e-5f, "n_threads"_a = 1,
+          nb::sig("def kernel_norm(values: numpy.typing.NDArray[numpy.float32], weights: numpy.typing.NDArray[numpy.float32], "
+                  "eps: float = 1e-5, n_threads: int = 1) -> numpy.typing.NDArray[numpy.float32]"),
+          "[rows, n] float32: rows of values divided by their root mean square, times weights[n], through ggml and our kernels.\n\nRaises "
+          "OptionError for shapes that do not fit, UnsupportedError where norms are ggml's own.");
     m.def("kernel_attention", &attention, "queries"_a, "keys"_a, "values"_a, "mask"_a, "scale"_a, "half_precision"_a = true,
           "n_threads"_a = 1,
           nb::sig("def kernel_attention(queries: numpy.typing.NDArray[numpy.float32], keys: numpy.typing.NDArray[numpy.float32], "

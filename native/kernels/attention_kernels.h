@@ -95,6 +95,23 @@ RIM_INLINE typename Isa::Floats load16(const char * row, int64_t at) {
     }
 }
 
+// Brings a key or value nearer before it is needed: weights have driven it out of the near caches since the last token.
+template <bool half>
+RIM_INLINE void fetch(const char * row, int64_t size) {
+    const int64_t n_bytes = size * (half ? 2 : 4);
+    for (int64_t at = 0; at < n_bytes; at += 64) {
+        __builtin_prefetch(row + at, 0, 3);
+    }
+}
+
+// The keys of the block from `first` on.
+template <bool half>
+void fetch_keys(const AttentionTask & task, int64_t first, int64_t end) {
+    for (int64_t key = first; key < std::min(first + block_keys, end); ++key) {
+        fetch<half>(task.keys + static_cast<size_t>(key) * task.key_step, task.key_size);
+    }
+}
+
 // keys[dimension][picked.columns()].
 template <class Isa, bool half>
 void transpose_keys(const AttentionTask & task, int64_t first, const Picked & picked, float * keys) {
@@ -274,6 +291,11 @@ void attend_block(const AttentionTask & task, int64_t first, int64_t end, const 
     float * const weights = work.weights + first_row * block_keys;
     float * const products = picked.gathered ? work.gathered : weights;
     float * const sums = part.sums + first_row * task.value_size;
+    for (int64_t key = 0; key < picked.n; ++key) {
+        if (picked.place[key] >= 0) {
+            fetch<half>(task.values + static_cast<size_t>(first + picked.place[key]) * task.value_step, task.value_size);
+        }
+    }
     transpose_keys<Isa, half>(task, first, picked, work.keys);
     multiply_all<Isa, true>(work.queries + first_row * task.key_size, n_rows, task.key_size, work.keys, picked.columns(), products);
     for (int64_t row = 0; row < n_rows; ++row) {
@@ -300,6 +322,7 @@ template <class Isa, bool half>
 void attend(const AttentionTask & task, int64_t first_key, int64_t end_key, const AttentionPart & part, float * memory) {
     const int64_t n_rows = task.n_rows();
     const Work work(memory, task.key_size, task.value_size, n_rows);
+    fetch_keys<half>(task, first_key, end_key);
     for (int64_t row = 0; row < n_rows; ++row) {
         const auto * const from =
             reinterpret_cast<const float *>(task.queries + static_cast<size_t>(row / task.n_heads) * task.token_step +
@@ -315,6 +338,7 @@ void attend(const AttentionTask & task, int64_t first_key, int64_t end_key, cons
     const int64_t n_groups = (task.n_tokens + together - 1) / together;
     uint64_t seen[most_rows];  // by the tokens of a group
     for (int64_t first = first_key; first < end_key; first += block_keys) {
+        fetch_keys<half>(task, first + block_keys, end_key);
         uint64_t any = 0;
         int64_t columns = 0;
         for (int64_t group = 0; group < n_groups; ++group) {

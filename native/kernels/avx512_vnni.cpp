@@ -3,6 +3,8 @@
 
 #include "attention_kernels.h"
 #include "integer_kernels.h"
+#include "norm.h"
+#include "norm_kernels.h"
 #include "sums_x86.h"
 
 namespace rim::kernels {
@@ -153,6 +155,10 @@ const Kernel * avx512_vnni_kernel(ggml_type type) noexcept {
 
 const AttentionKernel * avx512_attention() noexcept {
     return attention_of<Avx512Vnni>();
+}
+
+void avx512_norm_row(const float * values, const float * weights, float * out, int64_t n, float eps) {
+    norm_row_of<Avx512Vnni>(values, weights, out, n, eps);
 }
 
 }  // namespace rim::kernels

@@ -8,6 +8,7 @@
 #include "ggml_private.h"
 #include "kernel.h"
 #include "layout.h"
+#include "norm.h"
 #include "pack.h"
 #include "product.h"
 
@@ -151,6 +152,7 @@ State try_install() {
     list.insert(place, buffer_type());
     result.active = true;
     result.attention = attention_kernel() != nullptr;
+    result.norms = replace_norm();
     for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
         const auto type = static_cast<ggml_type>(i);
         if (const Kernel * const kernel = kernel_for(type)) {

@@ -17,6 +17,7 @@ struct State {
     std::string instructions;        // "AVX-512 VNNI, AVX-512 BF16" or "AVX2"; empty if not active
     std::string reason;              // why not; empty if active
     bool attention;                  // whether attention is computed here, too
+    bool norms;                      // whether norms are
     std::vector<std::string> types;  // weight types with a kernel, as ggml names them
 };
 

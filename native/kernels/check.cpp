@@ -1,5 +1,5 @@
 // check.cpp: the kernels alone, without ggml and the rest of the extension: prints a hash of what they give for fixed input, one line per
-// weight type and one for attention. All instruction sets must print the same lines; see docs/kernels.md.
+// weight type, one for attention and one for norms. All instruction sets must print the same lines; see docs/kernels.md.
 //
 //     [RIM_EDGE_KERNELS=avx2] check
 #include <cstdio>
@@ -9,6 +9,7 @@
 #include "attention.h"
 #include "kernel.h"
 #include "layout.h"
+#include "norm.h"
 
 namespace {
 
@@ -157,6 +158,22 @@ void check_attention() {
     std::printf("\n");
 }
 
+void check_norm() {
+    const NormRow compute = norm_row();
+    Random random;
+    std::vector<float> results;
+    for (const int64_t n : {1, 16, 47, 576, 2049}) {
+        std::vector<float> values, weights, out(static_cast<size_t>(n));
+        for (int64_t i = 0; i < n; ++i) {
+            values.push_back(3 * random.value());
+            weights.push_back(random.value());
+        }
+        compute(values.data(), weights.data(), out.data(), n, 1e-5f);
+        results.insert(results.end(), out.begin(), out.end());
+    }
+    std::printf("norm      %016llx\n", static_cast<unsigned long long>(hash(results)));
+}
+
 }  // namespace
 
 int main() {
@@ -168,5 +185,6 @@ int main() {
         check_type(of);
     }
     check_attention();
+    check_norm();
     return 0;
 }

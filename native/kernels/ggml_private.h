@@ -110,6 +110,9 @@ constexpr const char * extra_buffer_types_symbol = "_Z39ggml_backend_cpu_get_ext
 using Barrier = void (*)(void * threadpool);
 constexpr const char * barrier_symbol = "ggml_barrier";
 
+// ggml_compute_forward_rms_norm_mul_fused(params, norm, product)
+constexpr const char * norm_symbol = "ggml_compute_forward_rms_norm_mul_fused";
+
 // Why nothing here may be used with the library that is loaded, "" if it may and `types` is set.
 std::string why_unknown(ExtraBufferTypes & types);
 

@@ -8,6 +8,7 @@
 
 #include "attention.h"
 #include "instructions.h"
+#include "norm.h"
 
 namespace rim::kernels {
 
@@ -20,6 +21,7 @@ struct Level {
     bool (*present)() noexcept;
     Find find;
     const AttentionKernel * (*attention)() noexcept;
+    NormRow norm;
     bool unasked;  // whether it is used without being named
 };
 
@@ -35,10 +37,10 @@ const Kernel * wide_bf16_kernel(ggml_type type) noexcept {
 }
 
 constexpr Level levels[] = {  // the best first
-    {"amx", has_amx_bf16, both<avx512_vnni_kernel, amx_bf16_kernel>, avx512_attention, true},
-    {"avx512", has_avx512_vnni, both<avx512_vnni_kernel, wide_bf16_kernel>, avx512_attention, true},
-    {"avx-vnni", has_avx_vnni, both<avx_vnni_kernel, avx2_bf16_kernel>, avx2_attention, true},
-    {"avx2", has_avx2, both<avx2_kernel, avx2_bf16_kernel>, avx2_attention, true},
+    {"amx", has_amx_bf16, both<avx512_vnni_kernel, amx_bf16_kernel>, avx512_attention, avx512_norm_row, true},
+    {"avx512", has_avx512_vnni, both<avx512_vnni_kernel, wide_bf16_kernel>, avx512_attention, avx512_norm_row, true},
+    {"avx-vnni", has_avx_vnni, both<avx_vnni_kernel, avx2_bf16_kernel>, avx2_attention, avx2_norm_row, true},
+    {"avx2", has_avx2, both<avx2_kernel, avx2_bf16_kernel>, avx2_attention, avx2_norm_row, true},
 };
 #elif defined(RIM_KERNELS_NEON)
 #if defined(__APPLE__)
@@ -47,11 +49,11 @@ constexpr bool unasked = false;  // not measured beside Accelerate
 constexpr bool unasked = true;
 #endif
 constexpr Level levels[] = {
-    {"i8mm", has_neon_i8mm, neon_i8mm_kernel, neon_attention, unasked},
-    {"neon", has_neon_dot, neon_kernel, neon_attention, unasked},
+    {"i8mm", has_neon_i8mm, neon_i8mm_kernel, neon_attention, neon_norm_row, unasked},
+    {"neon", has_neon_dot, neon_kernel, neon_attention, neon_norm_row, unasked},
 };
 #else
-constexpr Level levels[] = {{"none", [] () noexcept { return false; }, nullptr, nullptr, false}};
+constexpr Level levels[] = {{"none", [] () noexcept { return false; }, nullptr, nullptr, nullptr, false}};
 #endif
 
 struct Choice {
@@ -104,6 +106,10 @@ const Kernel * kernel_for(ggml_type type) noexcept {
 
 const AttentionKernel * attention_kernel() noexcept {
     return choice().level ? choice().level->attention() : nullptr;
+}
+
+NormRow norm_row() noexcept {
+    return choice().level ? choice().level->norm : nullptr;
 }
 
 std::string why_none() {

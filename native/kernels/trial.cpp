@@ -80,6 +80,22 @@ std::vector<float> trial_product(const std::string & name, const uint8_t * weigh
     return computed(backend, work_context.get(), output);
 }
 
+std::vector<float> trial_norm(const float * values, const float * weights, int64_t rows, int64_t n, float eps, int32_t n_threads) {
+    need_kernels();
+    need(state().norms, ErrorKind::unsupported, "norms are ggml's own here");
+    need(rows >= 1 && n >= 1, ErrorKind::option, "at least 1 row of 1 value");
+    const ggml_backend_ptr backend = cpu_backend(n_threads);
+    const ggml_context_ptr context = small_context(4);
+    ggml_tensor * const input = ggml_new_tensor_2d(context.get(), GGML_TYPE_F32, n, rows);
+    ggml_tensor * const factors = ggml_new_tensor_1d(context.get(), GGML_TYPE_F32, n);
+    ggml_tensor * const output = ggml_mul(context.get(), ggml_rms_norm(context.get(), input, eps), factors);
+    const ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors(context.get(), backend.get()));
+    need(buffer != nullptr, ErrorKind::backend, "no memory for a norm");
+    ggml_backend_tensor_set(input, values, 0, ggml_nbytes(input));
+    ggml_backend_tensor_set(factors, weights, 0, ggml_nbytes(factors));
+    return computed(backend, context.get(), output);
+}
+
 std::vector<float> trial_attention(const AttentionShape & shape, const float * queries, const float * keys, const float * values,
                                    const float * mask, int32_t n_threads) {
     need_kernels();

@@ -12,6 +12,9 @@ namespace rim::kernels {
 std::vector<float> trial_product(const std::string & type, const uint8_t * weights, int64_t n_weight_bytes, int64_t rows, int64_t inner,
                                  const float * values, int64_t n_tokens, int32_t n_threads);
 
+// [rows][n]: every row of values[rows][n] divided by the root of its mean square and eps, times weights[n]. Throws Error as above.
+std::vector<float> trial_norm(const float * values, const float * weights, int64_t rows, int64_t n, float eps, int32_t n_threads);
+
 struct AttentionShape {
     int64_t n_tokens, n_keys, n_heads, n_groups, key_size, value_size;
     float scale;
