@@ -198,6 +198,18 @@ void multiply_all_columns(const float * rows, int64_t row_step, int64_t n_inner,
     }
 }
 
+// Of n rows, at most R.
+template <class Isa, int R, bool from_zero>
+void multiply_rest(const float * rows, int64_t n, int64_t n_inner, const float * columns, int64_t n_columns, float * to) {
+    if constexpr (R > 0) {
+        if (n == R) {
+            multiply_all_columns<Isa, R, from_zero>(rows, n_inner, n_inner, columns, n_columns, to);
+        } else {
+            multiply_rest<Isa, R - 1, from_zero>(rows, n, n_inner, columns, n_columns, to);
+        }
+    }
+}
+
 // to[n_rows][n_columns] (+)= rows[n_rows][n_inner] * columns[n_inner][n_columns].
 template <class Isa, bool from_zero>
 void multiply_all(const float * rows, int64_t n_rows, int64_t n_inner, const float * columns, int64_t n_columns, float * to) {
@@ -206,9 +218,7 @@ void multiply_all(const float * rows, int64_t n_rows, int64_t n_inner, const flo
     for (; row + many <= n_rows; row += many) {
         multiply_all_columns<Isa, many, from_zero>(rows + row * n_inner, n_inner, n_inner, columns, n_columns, to + row * n_columns);
     }
-    for (; row < n_rows; ++row) {
-        multiply_all_columns<Isa, 1, from_zero>(rows + row * n_inner, n_inner, n_inner, columns, n_columns, to + row * n_columns);
-    }
+    multiply_rest<Isa, many - 1, from_zero>(rows + row * n_inner, n_rows - row, n_inner, columns, n_columns, to + row * n_columns);
 }
 
 // The mask of 16 keys, of which n are there: numbers to add, and which keys are seen.
