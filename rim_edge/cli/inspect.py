@@ -180,6 +180,7 @@ def _kernels(kernels: _native.Kernels, tensors: list[_native.GgufTensor]) -> dic
         "instructions": kernels.instructions or None,
         "types": mine,
         "attention": kernels.attention,
+        "norms": kernels.norms,
         "reason": kernels.reason or None,
     }
 
@@ -316,7 +317,7 @@ def _run_lines(facts: dict[str, Any]) -> list[str]:
 
 
 def _kernel_words(kernels: dict[str, Any]) -> str:
-    what = [*kernels["types"], *(["attention"] if kernels["attention"] else [])]
+    what = [*kernels["types"], *(part for part in ("attention", "norms") if kernels[part])]
     if not what:
         return f"libllama's ({kernels['reason'] or 'none of ours for these types'})"
     return f"{kernels['instructions']} for {', '.join(what)}"
