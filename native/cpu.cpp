@@ -1,4 +1,4 @@
-// cpu.cpp: physical cores available to the process.
+// cpu.cpp: cores and processors available to the process.
 #include "cpu.h"
 
 #include <algorithm>
@@ -8,6 +8,7 @@
 #include <sstream>
 #include <string>
 #include <thread>
+#include <vector>
 
 #if defined(__linux__)
 #include <sched.h>
@@ -89,22 +90,41 @@ double cpu_quota() {
     return quota;
 }
 
-int cores() {
+// Processors that the affinity of the process allows, by name; none if it cannot be read.
+std::vector<std::string> allowed() {
+    std::vector<std::string> names;
     cpu_set_t set;
     CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof(set), &set) != 0) {
+    if (sched_getaffinity(0, sizeof(set), &set) == 0) {
+        for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+            if (CPU_ISSET(cpu, &set)) {
+                names.push_back(std::to_string(cpu));
+            }
+        }
+    }
+    return names;
+}
+
+int within_quota(size_t count) {
+    return static_cast<int>(std::min(static_cast<double>(count), std::max(1.0, std::ceil(cpu_quota()))));
+}
+
+int cores() {
+    const std::vector<std::string> names = allowed();
+    if (names.empty()) {
         return logical_cores();
     }
     std::set<std::string> distinct;
-    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-        if (CPU_ISSET(cpu, &set)) {
-            const std::string name = std::to_string(cpu);
-            std::string siblings = first_line("/sys/devices/system/cpu/cpu" + name + "/topology/thread_siblings_list");
-            distinct.insert(siblings.empty() ? name : siblings);
-        }
+    for (const std::string & name : names) {
+        std::string siblings = first_line("/sys/devices/system/cpu/cpu" + name + "/topology/thread_siblings_list");
+        distinct.insert(siblings.empty() ? name : siblings);
     }
-    const double quota = std::max(1.0, std::ceil(cpu_quota()));
-    return static_cast<int>(std::min<double>(static_cast<double>(distinct.size()), quota));
+    return within_quota(distinct.size());
+}
+
+int logical() {
+    const size_t count = allowed().size();
+    return count == 0 ? logical_cores() : within_quota(count);
 }
 
 #elif defined(__APPLE__)
@@ -120,10 +140,18 @@ int cores() {
     return logical_cores();
 }
 
+int logical() {
+    return logical_cores();
+}
+
 #else
 
 int cores() {
     return (logical_cores() + 1) / 2;
+}
+
+int logical() {
+    return logical_cores();
 }
 
 #endif
@@ -132,6 +160,10 @@ int cores() {
 
 int physical_cores() {
     return std::max(1, cores());
+}
+
+int processors() {
+    return std::max(1, logical());
 }
 
 }  // namespace rim

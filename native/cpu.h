@@ -7,4 +7,7 @@ namespace rim {
 // CPU quota of its control group are respected. On a Mac: the performance cores.
 int physical_cores();
 
+// Processors that this process may use, at least 1: as above, but every hyper-thread counts, and on a Mac every core.
+int processors();
+
 }  // namespace rim

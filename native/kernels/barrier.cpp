@@ -1,7 +1,6 @@
 #include "barrier.h"
 
 #include <dlfcn.h>
-#include <sched.h>
 
 #include <atomic>
 #include <chrono>
@@ -9,6 +8,7 @@
 #include <cstring>
 #include <thread>
 
+#include "../cpu.h"
 #include "ggml_private.h"
 #include "redirect.h"
 
@@ -29,21 +29,11 @@ void relax() {
 #endif
 }
 
-int available_processors() {
-#if defined(__linux__)
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) {
-        return CPU_COUNT(&set);
-    }
-#endif
-    return static_cast<int>(std::thread::hardware_concurrency());
-}
-
 // What a thread does while others still work.
 class Patience {
   public:
     explicit Patience(int n_threads) {
-        static const int n_processors = available_processors();
+        static const int n_processors = processors();
         left_ = n_threads <= n_processors ? short_while : 0;  // with more threads than processors, those that work need this one's
     }
     void wait() {
