@@ -2,8 +2,8 @@
 //
 // A small model decodes a token in 480 operations of a few microseconds each. ggml built with OpenMP, as llama-cpp-python is, waits at
 // libgomp's barrier, where the last thread to come asks the system to wake sleepers every time, and the others soon sleep. ggml without
-// OpenMP has a barrier of two counters in the pool, which stand there in either build. Ours is that one, with patience: a thread that waits
-// long gives its processor to others, then sleeps for moments.
+// OpenMP has a barrier of two counters in the pool, which stand there in either build. Ours is that one, but a thread
+// that waits long sleeps, and then, and only then, it is woken by the system.
 #pragma once
 
 namespace rim::kernels {

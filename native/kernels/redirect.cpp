@@ -93,9 +93,10 @@ bool write(void ** slot, void * function, Range read_only) {
     return true;
 }
 
-}  // namespace
-
-bool redirect(const void * inside, const char * symbol, void * function) {
+// Calls use(slot, place of the library) for every slot of the symbol in the table of the library that `inside` points into; whether one of
+// these calls said true.
+template <class Use>
+bool any_slot(const void * inside, const char * symbol, const Use & use) {
     Dl_info library;
     link_map * map = nullptr;
     if (!dladdr1(inside, &library, reinterpret_cast<void **>(&map), RTLD_DL_LINKMAP) || !map) {
@@ -112,11 +113,22 @@ bool redirect(const void * inside, const char * symbol, void * function) {
             const auto type = static_cast<uint32_t>(ELF64_R_TYPE(entry.r_info));
             const ElfW(Sym) & imported = tables.symbols[ELF64_R_SYM(entry.r_info)];
             if ((type == called || type == taken) && strcmp(tables.names + imported.st_name, symbol) == 0) {
-                any |= write(reinterpret_cast<void **>(map->l_addr + entry.r_offset), function, read_only_after_loading(map->l_addr));
+                any |= use(reinterpret_cast<void **>(map->l_addr + entry.r_offset), map->l_addr);
             }
         }
     }
     return any;
+}
+
+}  // namespace
+
+bool redirect(const void * inside, const char * symbol, void * function) {
+    return any_slot(inside, symbol,
+                    [function](void ** slot, uintptr_t place) { return write(slot, function, read_only_after_loading(place)); });
+}
+
+bool imports(const void * inside, const char * symbol) {
+    return any_slot(inside, symbol, [](void **, uintptr_t) { return true; });
 }
 
 }  // namespace rim::kernels
@@ -126,6 +138,10 @@ bool redirect(const void * inside, const char * symbol, void * function) {
 namespace rim::kernels {
 
 bool redirect(const void *, const char *, void *) {
+    return false;
+}
+
+bool imports(const void *, const char *) {
     return false;
 }
 

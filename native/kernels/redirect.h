@@ -8,4 +8,7 @@ namespace rim::kernels {
 // library does not import the symbol.
 bool redirect(const void * inside, const char * symbol, void * function);
 
+// Whether that library's table has the symbol.
+bool imports(const void * inside, const char * symbol);
+
 }  // namespace rim::kernels
