@@ -25,7 +25,6 @@ namespace rim::kernels {
 namespace {
 
 constexpr int64_t block_keys = 64;
-constexpr int lanes = 16;
 alignas(64) constexpr char zeros[largest_head * sizeof(float)] = {};  // a key or value
 constexpr int64_t rows_together = 6;  // of tokens that take their keys alone, about
 constexpr float lowest = -std::numeric_limits<float>::infinity();

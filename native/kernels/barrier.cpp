@@ -1,32 +1,35 @@
 #include "barrier.h"
 
 #include <dlfcn.h>
-#if defined(__linux__)
+
+#include "ggml_private.h"
+
+#if defined(__linux__)  // elsewhere calls cannot be redirected
+
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#endif
 
 #include <atomic>
-#include <chrono>
 #include <climits>
-#include <cstdlib>
-#include <cstring>
 #include <ctime>
 #include <thread>
 
 #include "../cpu.h"
-#include "ggml_private.h"
+#include "kernel.h"
 #include "redirect.h"
+
+#endif
 
 namespace rim::kernels {
 
 namespace {
 
-using ggml_private::Barrier;
-using ggml_private::ThreadPool;
-
 bool replaced = false;
+
+#if defined(__linux__)
+
+using ggml_private::ThreadPool;
 
 void relax() {
 #if defined(__x86_64__)
@@ -36,25 +39,17 @@ void relax() {
 #endif
 }
 
-constexpr int looks = 4000;                        // with pauses of 15 to 45 ns between them
-constexpr int asleep = 1 << 16;                    // in n_waiting, above the count of those that wait
-constexpr std::chrono::nanoseconds nap(200'000);  // at most, should nobody know of the sleeper
+constexpr int looks = 4000;               // with pauses of 15 to 45 ns between them
+constexpr int asleep = 1 << 16;           // in n_waiting, above the count of those that wait
+constexpr timespec nap = {0, 200'000};  // at most, should nobody know of the sleeper
 
 // Sleeps while `word` has the value, until woken or for a nap.
 void sleep_while(std::atomic<int> & word, int value) {
-#if defined(__linux__)
-    const timespec time{0, nap.count()};
-    syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, &time, nullptr, 0);
-#else
-    static_cast<void>(value);
-    std::this_thread::sleep_for(nap);
-#endif
+    syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, &nap, nullptr, 0);
 }
 
 void wake_all(std::atomic<int> & word) {
-#if defined(__linux__)
     syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
-#endif
 }
 
 void wait_in_our_way(ThreadPool & pool) {
@@ -86,26 +81,28 @@ void wait_in_our_way(ThreadPool & pool) {
         }
         relax();
     }
-    if (waits()) {
-        pool.n_waiting.fetch_add(asleep, std::memory_order_relaxed);  // after the last one's: it wakes sleepers at the next barrier, for nothing
-        while (waits()) {
-            sleep_while(pool.n_passed, passed);
-        }
+    // Where the last one has come meanwhile, this stands there until the next barrier, whose last one wakes nobody with it.
+    pool.n_waiting.fetch_add(asleep, std::memory_order_relaxed);
+    while (waits()) {
+        sleep_while(pool.n_passed, passed);
     }
 }
+
+#endif
 
 }  // namespace
 
 void replace_barrier() {
-    const char * const wish = std::getenv("RIM_EDGE_KERNELS");
-    ggml_private::ExtraBufferTypes inside = nullptr;
-    if ((wish && strcmp(wish, "0") == 0) || !ggml_private::why_unknown(inside).empty()) {
+#if defined(__linux__)
+    ggml_private::ExtraBufferTypes types = nullptr;
+    if (are_forbidden() || !ggml_private::why_unknown(types).empty()) {
         return;
     }
-    const void * const library = reinterpret_cast<const void *>(inside);
-    if (imports(library, "GOMP_barrier") || imports(library, "__kmpc_barrier")) {  // else its own barrier has the same counters
-        replaced = redirect(library, ggml_private::barrier_symbol, reinterpret_cast<void *>(wait_for_all));
+    const void * const inside = reinterpret_cast<const void *>(types);
+    if (imports(inside, "GOMP_barrier") || imports(inside, "__kmpc_barrier")) {  // else its own barrier has the same counters
+        replaced = redirect(inside, ggml_private::barrier_symbol, reinterpret_cast<void *>(wait_for_all));
     }
+#endif
 }
 
 bool is_barrier_replaced() {
@@ -113,10 +110,12 @@ bool is_barrier_replaced() {
 }
 
 void wait_for_all(void * threadpool) {
+#if defined(__linux__)
     if (replaced) {
         return wait_in_our_way(*static_cast<ThreadPool *>(threadpool));
     }
-    static const auto barrier_of_ggml = reinterpret_cast<Barrier>(dlsym(RTLD_DEFAULT, ggml_private::barrier_symbol));
+#endif
+    static const auto barrier_of_ggml = reinterpret_cast<ggml_private::Barrier>(dlsym(RTLD_DEFAULT, ggml_private::barrier_symbol));
     barrier_of_ggml(threadpool);
 }
 

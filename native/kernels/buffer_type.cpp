@@ -152,7 +152,7 @@ State try_install() {
     list.insert(place, buffer_type());
     result.active = true;
     result.attention = attention_kernel() != nullptr;
-    result.norms = replace_norm();
+    result.norms = replace_norm(reinterpret_cast<const void *>(types));
     for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
         const auto type = static_cast<ggml_type>(i);
         if (const Kernel * const kernel = kernel_for(type)) {

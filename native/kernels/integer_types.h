@@ -34,6 +34,8 @@ struct FetchAhead {
 
 namespace {  // each instruction set has functions of its own, compiled with its own instructions
 
+constexpr int lanes = 16;  // of an Isa's registers
+
 // How a block of 32 values with the largest magnitude `largest` becomes bytes: values times the result; `scale` takes them back.
 RIM_INLINE float quant_scale(float largest, float & scale) {
     scale = largest / 127;

@@ -72,7 +72,7 @@ struct Choice {
 Choice choose() {
     const char * const wish = std::getenv("RIM_EDGE_KERNELS");
     const bool any = !wish || *wish == '\0';
-    if (!any && strcmp(wish, "0") == 0) {
+    if (are_forbidden()) {
         return {nullptr, "RIM_EDGE_KERNELS=0 is set"};
     }
     std::string names;
@@ -99,6 +99,11 @@ const Choice & choice() {
 }
 
 }  // namespace
+
+bool are_forbidden() noexcept {
+    const char * const wish = std::getenv("RIM_EDGE_KERNELS");
+    return wish && strcmp(wish, "0") == 0;
+}
 
 const Kernel * kernel_for(ggml_type type) noexcept {
     return choice().kernels[static_cast<size_t>(type)];

@@ -56,6 +56,9 @@ struct Kernel {
 // The kernel for a type of the instruction set in use, nullptr where it has none.
 const Kernel * kernel_for(ggml_type type) noexcept;
 
+// Whether the environment leaves everything to libllama: RIM_EDGE_KERNELS is 0.
+bool are_forbidden() noexcept;
+
 // Why no kernel is used, "" if some are: the environment (RIM_EDGE_KERNELS: 0, or an instruction set) or the processor.
 std::string why_none();
 

@@ -18,7 +18,8 @@ void avx2_norm_row(const float * values, const float * weights, float * out, int
 void avx512_norm_row(const float * values, const float * weights, float * out, int64_t n, float eps);
 void neon_norm_row(const float * values, const float * weights, float * out, int64_t n, float eps);
 
-// From now on norms are ours, where libggml-cpu's calls can be sent here. Of a library that we know (ggml_private.h), with a norm_row().
-bool replace_norm();
+// From now on norms are ours, where libggml-cpu's calls can be sent here; whether they can. `inside`: a function of that library, which we
+// know (ggml_private.h). There must be a norm_row().
+bool replace_norm(const void * inside);
 
 }  // namespace rim::kernels

@@ -13,7 +13,7 @@ namespace {
 
 template <class Isa>
 double sum_of_squares(const float * values, int64_t n) {
-    constexpr int64_t lanes = 16, stretch = 256;  // squares that are added in float, 16 sums side by side, before they go to double
+    constexpr int64_t stretch = 256;  // squares that are added in float, 16 sums side by side, before they go to double
     const int64_t whole = n / lanes * lanes;
     double total = 0;
     for (int64_t from = 0; from < whole; from += stretch) {
@@ -33,7 +33,6 @@ double sum_of_squares(const float * values, int64_t n) {
 // norm.h
 template <class Isa>
 void norm_row_of(const float * values, const float * weights, float * out, int64_t n, float eps) {
-    constexpr int64_t lanes = 16;
     const auto mean = static_cast<float>(sum_of_squares<Isa>(values, n) / static_cast<double>(n));
     const float scale = 1.0f / std::sqrt(mean + eps);
     int64_t i = 0;
