@@ -29,8 +29,9 @@ _FILE_NAMES = {"darwin": "libllama.dylib", "win32": "llama.dll"}
 _LOG_LEVELS = {3: logging.WARNING, 4: logging.ERROR}  # of ggml_log_level; the rest is for the curious
 
 #: how often a thread of libgomp looks again before it sleeps, while it waits for the others. libgomp's own default is
-#: 300,000: several milliseconds, hundreds of times per answer, in which another program on the same cores must wait
-SPIN_COUNT = 2000
+#: 300,000: several milliseconds, in which another program on the same cores must wait. These are 0.1 to 0.4 ms, so
+#: that threads are still awake when the next token has been chosen
+SPIN_COUNT = 10_000
 
 _loaded: ctypes.CDLL | None = None
 _was_first = False  # whether libllama came into the process by preload()

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "barrier.h"
+#include "kernel.h"
 #include "turns.h"
 
 namespace rim::kernels {
@@ -29,17 +30,49 @@ struct Shape {
     int64_t tasks() const { return tasks_per_head() * k->ne[2] * q->ne[3]; }
     int64_t segments() const { return (k->ne[1] + segment_keys - 1) / segment_keys; }
     bool shares_keys(int n_threads) const { return segments() > 1 && tasks() < 2 * n_threads; }
+    // Whether reading keys and values is what takes the time, and each thread takes neighbouring heads.
+    bool is_read_in_runs(int n_threads) const {
+        const auto side_by_side = [](const ggml_tensor * heads) { return heads->nb[2] == heads->nb[0] * static_cast<size_t>(heads->ne[0]); };
+        return q->ne[1] <= few_tokens && q->ne[3] == 1 && tasks_per_head() == 1 && side_by_side(k) && side_by_side(v) &&
+               !shares_keys(n_threads);
+    }
+    int64_t heads_of_thread(int n_threads) const { return std::min(k->ne[2], k->ne[2] / n_threads + 2); }  // at most
 
     int64_t part_values() const { return AttentionPart::size(tokens_per_task * group, v->ne[0]); }
-    // Of one thread: what the kernel needs, and two parts.
-    int64_t thread_values() const {
+    // Of one thread: what the kernel needs, and two parts of each task that it works on at the same time.
+    int64_t thread_values(int n_threads) const {
         const int64_t kernel = attention_kernel()->work_values(k->ne[0], v->ne[0], tokens_per_task * group);
-        return (kernel + alignment_values - 1) / alignment_values * alignment_values + 2 * part_values();
+        const int64_t n_tasks = is_read_in_runs(n_threads) ? heads_of_thread(n_threads) : 1;
+        return (kernel + alignment_values - 1) / alignment_values * alignment_values + 2 * n_tasks * part_values();
     }
     // Of all threads: the parts of all tasks and segments, where these are shared out.
     int64_t shared_values(int n_threads) const { return shares_keys(n_threads) ? tasks() * segments() * part_values() : 0; }
 
     AttentionTask task(const ggml_tensor * op, int64_t index) const;
+};
+
+// Tokens [first, end) of a task.
+AttentionTask tokens_of(AttentionTask task, int64_t first, int64_t end) {
+    task.n_tokens = end - first;
+    task.queries += static_cast<size_t>(first) * task.token_step;
+    task.mask = task.mask ? task.mask + static_cast<size_t>(first) * task.mask_step : nullptr;
+    task.out += static_cast<size_t>(first) * task.out_token_step;
+    return task;
+}
+
+// Equal shares of all heads and tokens: neighbouring heads of a thread, the first and the last one perhaps for some of the tokens.
+struct Heads {
+    int64_t n_tokens, first, end;  // of heads x tokens
+
+    Heads(const Shape & shape, int thread, int n_threads)
+        : n_tokens(shape.q->ne[1]), first(shape.k->ne[2] * n_tokens * thread / n_threads),
+          end(shape.k->ne[2] * n_tokens * (thread + 1) / n_threads) {}
+    int64_t first_head() const { return first / n_tokens; }
+    int64_t count() const { return first < end ? (end + n_tokens - 1) / n_tokens - first_head() : 0; }
+    AttentionTask task(const Shape & shape, const ggml_tensor * op, int64_t index) const {
+        const int64_t head = first_head() + index, before = head * n_tokens;
+        return tokens_of(shape.task(op, head), std::max(first - before, INT64_C(0)), std::min(end - before, n_tokens));
+    }
 };
 
 // What the threads take one after another: tasks, and where these are few and leave a rest, that rest in parts of their tokens.
@@ -59,14 +92,9 @@ struct Items {
         if (index < whole) {
             return shape.task(op, index);
         }
-        AttentionTask task = shape.task(op, whole + (index - whole) / parts);
+        const AttentionTask task = shape.task(op, whole + (index - whole) / parts);
         const int64_t part = (index - whole) % parts;
-        const int64_t first = task.n_tokens * part / parts;
-        task.n_tokens = task.n_tokens * (part + 1) / parts - first;
-        task.queries += static_cast<size_t>(first) * task.token_step;
-        task.mask = task.mask ? task.mask + static_cast<size_t>(first) * task.mask_step : nullptr;
-        task.out += static_cast<size_t>(first) * task.out_token_step;
-        return task;
+        return tokens_of(task, task.n_tokens * part / parts, task.n_tokens * (part + 1) / parts);
     }
 };
 
@@ -140,6 +168,67 @@ void finish(const AttentionTask & task, const AttentionPart & all) {
     }
 }
 
+// Keys after which no token of the task sees any: libllama's masks go on to a multiple of 256.
+int64_t end_of_seen(const AttentionTask & task) {
+    int64_t end = task.mask ? 0 : task.n_keys;
+    for (int64_t token = 0; token < task.n_tokens; ++token) {
+        const uint16_t * const mask = task.mask ? task.mask + static_cast<size_t>(token) * task.mask_step : nullptr;
+        for (int64_t key = task.n_keys; key > end; --key) {
+            if (mask[key - 1] != lowest_half) {
+                end = key;
+            }
+        }
+    }
+    return end;
+}
+
+// Keys and values of a thread's heads, as far as any token sees them.
+std::array<Run, 2> rows_of(const Shape & shape, const ggml_tensor * op, const Heads & heads) {
+    const int64_t n_keys = end_of_seen(shape.task(op, 0));
+    const AttentionTask task = heads.task(shape, op, 0);
+    const auto bytes = [&](const ggml_tensor * cache) { return static_cast<size_t>(heads.count()) * cache->nb[2]; };
+    return {Run{task.keys, bytes(shape.k), task.key_step, n_keys}, Run{task.values, bytes(shape.v), task.value_step, n_keys}};
+}
+
+// Block by block of the keys, which lie one after the other with all their heads: a thread's heads together, so memory is read in long
+// runs, each fetched while the block before is worked on.
+void attend_in_runs(const Shape & shape, const ggml_tensor * op, const Heads & heads, float * memory) {
+    const int64_t n_tasks = heads.count();
+    if (n_tasks == 0) {
+        return;
+    }
+    const AttentionKernel & kernel = *attention_kernel();
+    const auto part = [&](int64_t index) {
+        return AttentionPart(memory + index * shape.part_values(), shape.tokens_per_task * shape.group, shape.v->ne[0]);
+    };
+    float * const work = part(2 * n_tasks).sums;
+    const std::array<Run, 2> rows = rows_of(shape, op, heads);
+    const int64_t n_keys = rows[0].count;
+    const auto fetch = [&rows](int64_t first, int64_t end) {
+        for (int64_t key = first; key < end; ++key) {
+            for (const Run & run : rows) {
+                run.fetch(key, 0, run.bytes);
+            }
+        }
+    };
+    fetch(0, std::min(block_keys, n_keys));
+    for (int64_t first = 0; first < n_keys || first == 0; first += block_keys) {
+        const int64_t end = std::min(first + block_keys, n_keys), coming = std::min(block_keys, n_keys - end);
+        for (int64_t i = 0; i < n_tasks; ++i) {
+            fetch(end + coming * i / n_tasks, end + coming * (i + 1) / n_tasks);
+            const AttentionTask task = heads.task(shape, op, i);
+            const AttentionPart all = part(2 * i), more = part(2 * i + 1);
+            kernel.attend(task, first, end, first % segment_keys != 0, first < segment_keys ? all : more, work);
+            if (first >= segment_keys && (end % segment_keys == 0 || end == n_keys)) {
+                merge(task, more, all);
+            }
+        }
+    }
+    for (int64_t i = 0; i < n_tasks; ++i) {
+        finish(heads.task(shape, op, i), part(2 * i));
+    }
+}
+
 }  // namespace
 
 bool is_our_attention(const ggml_tensor * op) {
@@ -161,7 +250,7 @@ bool is_our_attention(const ggml_tensor * op) {
 
 size_t attention_work_size(const ggml_tensor * op, int n_threads) {
     const Shape shape(op);
-    const int64_t values = shape.thread_values() * n_threads + shape.shared_values(n_threads) + alignment_values;
+    const int64_t values = shape.thread_values(n_threads) * n_threads + shape.shared_values(n_threads) + alignment_values;
     return static_cast<size_t>(values) * sizeof(float);
 }
 
@@ -170,8 +259,16 @@ void compute_attention(const ggml_private::ComputeParams & params, ggml_tensor *
     const AttentionKernel & kernel = *attention_kernel();
     constexpr uintptr_t alignment = alignment_values * sizeof(float);
     auto * const memory = reinterpret_cast<float *>((reinterpret_cast<uintptr_t>(params.work) + alignment - 1) / alignment * alignment);
-    float * const shared = memory + shape.thread_values() * params.n_threads;
-    const AttentionPart all(memory + shape.thread_values() * params.thread, shape.tokens_per_task * shape.group, shape.v->ne[0]);
+    float * const shared = memory + shape.thread_values(params.n_threads) * params.n_threads;
+    float * const own = memory + shape.thread_values(params.n_threads) * params.thread;
+    Ahead & ahead = Ahead::own();
+    ahead.reach(op);
+    if (shape.is_read_in_runs(params.n_threads)) {
+        attend_in_runs(shape, op, Heads(shape, params.thread, params.n_threads), own);
+        ahead.look(params, op);
+        return;
+    }
+    const AttentionPart all(own, shape.tokens_per_task * shape.group, shape.v->ne[0]);
     const AttentionPart more(all.sums + shape.part_values(), shape.tokens_per_task * shape.group, shape.v->ne[0]);
     float * const work = more.sums + shape.part_values();
 
@@ -182,7 +279,7 @@ void compute_attention(const ggml_private::ComputeParams & params, ggml_tensor *
                              shape.v->ne[0]);
     };
     const auto attend = [&](const AttentionTask & task, int64_t segment, const AttentionPart & part) {
-        kernel.attend(task, segment * segment_keys, std::min((segment + 1) * segment_keys, task.n_keys), part, work);
+        kernel.attend(task, segment * segment_keys, std::min((segment + 1) * segment_keys, task.n_keys), false, part, work);
     };
 
     const Items items(shape.tasks(), shape.tokens_per_task, params.n_threads);
@@ -210,6 +307,22 @@ void compute_attention(const ggml_private::ComputeParams & params, ggml_tensor *
             finish(task, part_of(index, 0));
         }
     }
+    ahead.look(params, op);
+}
+
+std::array<Run, 2> first_keys(const ggml_tensor * op, int thread, int n_threads) noexcept {
+    constexpr size_t worth_fetching = 64 << 10;  // bytes, of keys and of values
+    const Shape shape(op);
+    const Heads heads(shape, thread, n_threads);
+    const bool is_mask_known = !shape.mask || shape.mask->op == GGML_OP_NONE;  // before the graph is computed
+    if (!shape.is_read_in_runs(n_threads) || heads.count() == 0 || !is_mask_known) {
+        return {};
+    }
+    std::array<Run, 2> rows = rows_of(shape, op, heads);
+    for (Run & run : rows) {
+        run.count = std::min(run.count, static_cast<int64_t>(worth_fetching / run.bytes));
+    }
+    return rows;
 }
 
 }  // namespace rim::kernels

@@ -4,15 +4,19 @@
 // it does not depend on how many tokens ran together, and keys that a token does not see change nothing.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
-#include "product.h"
+#include "ahead.h"
+#include "ggml_private.h"
 
 namespace rim::kernels {
 
 constexpr int64_t most_rows = 96;      // of queries in a task, so at most as many tokens: their sums stay in L2
 constexpr int64_t largest_head = 256;  // values
+constexpr int64_t block_keys = 64;     // multiplied at a time
+constexpr uint16_t lowest_half = 0xFC00;  // -inf: what a mask adds where a key is not seen
 
 // One key/value head and some consecutive tokens, with all the query heads that share it. A row is a token and a query head, token by token.
 struct AttentionTask {
@@ -46,8 +50,9 @@ struct AttentionPart {
 
 struct AttentionKernel {
     int64_t (*work_values)(int64_t key_size, int64_t value_size, int64_t n_rows);
-    // The part that keys [first, end) give; `work` has work_values().
-    void (*attend)(const AttentionTask & task, int64_t first, int64_t end, const AttentionPart & part, float * work);
+    // The part that keys [first, end) give; where it goes on, added to what the part has of the keys before, whole blocks. `work` has
+    // work_values().
+    void (*attend)(const AttentionTask & task, int64_t first, int64_t end, bool goes_on, const AttentionPart & part, float * work);
 };
 
 // The kernel of the instruction set in use, nullptr where it has none.
@@ -66,5 +71,8 @@ size_t attention_work_size(const ggml_tensor * op, int n_threads);
 
 // Called by every thread of the pool with the same op.
 void compute_attention(const ggml_private::ComputeParams & params, ggml_tensor * op);
+
+// The keys and values that a thread reads first of all in compute_attention(), as many as are worth fetching ahead.
+std::array<Run, 2> first_keys(const ggml_tensor * op, int thread, int n_threads) noexcept;
 
 }  // namespace rim::kernels

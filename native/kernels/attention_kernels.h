@@ -24,11 +24,9 @@ namespace rim::kernels {
 
 namespace {
 
-constexpr int64_t block_keys = 64;
 alignas(64) constexpr char zeros[largest_head * sizeof(float)] = {};  // a key or value
 constexpr int64_t rows_together = 6;  // of tokens that take their keys alone, about
 constexpr float lowest = -std::numeric_limits<float>::infinity();
-constexpr uint16_t lowest_half = 0xFC00;
 
 struct Work {
     float *queries, *keys, *values, *weights, *gathered;
@@ -328,7 +326,7 @@ void attend_block(const AttentionTask & task, int64_t first, int64_t end, const 
 }
 
 template <class Isa, bool half>
-void attend(const AttentionTask & task, int64_t first_key, int64_t end_key, const AttentionPart & part, float * memory) {
+void attend(const AttentionTask & task, int64_t first_key, int64_t end_key, bool goes_on, const AttentionPart & part, float * memory) {
     const int64_t n_rows = task.n_rows();
     const Work work(memory, task.key_size, task.value_size, n_rows);
     fetch_keys<half>(task, first_key, end_key);
@@ -339,9 +337,11 @@ void attend(const AttentionTask & task, int64_t first_key, int64_t end_key, cons
         for (int64_t at = 0; at < task.key_size; at += lanes) {
             Isa::store(work.queries + row * task.key_size + at, Isa::times(Isa::load(from + at), Isa::floats(task.scale)));
         }
-        std::fill_n(part.sums + row * task.value_size, task.value_size, 0.0f);
-        part.largest[row] = lowest;
-        part.totals[row] = 0.0f;
+        if (!goes_on) {
+            std::fill_n(part.sums + row * task.value_size, task.value_size, 0.0f);
+            part.largest[row] = lowest;
+            part.totals[row] = 0.0f;
+        }
     }
     const int64_t together = std::max<int64_t>(1, rows_together / task.n_heads);
     const int64_t n_groups = (task.n_tokens + together - 1) / together;
@@ -370,11 +370,11 @@ void attend(const AttentionTask & task, int64_t first_key, int64_t end_key, cons
 }
 
 template <class Isa>
-void attend_any(const AttentionTask & task, int64_t first, int64_t end, const AttentionPart & part, float * work) {
+void attend_any(const AttentionTask & task, int64_t first, int64_t end, bool goes_on, const AttentionPart & part, float * work) {
     if (task.half_precision) {
-        attend<Isa, true>(task, first, end, part, work);
+        attend<Isa, true>(task, first, end, goes_on, part, work);
     } else {
-        attend<Isa, false>(task, first, end, part, work);
+        attend<Isa, false>(task, first, end, goes_on, part, work);
     }
 }
 

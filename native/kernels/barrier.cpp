@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "../cpu.h"
+#include "ahead.h"
 #include "kernel.h"
 #include "redirect.h"
 
@@ -75,11 +76,14 @@ void wait_in_our_way(ThreadPool & pool) {
         }
         return;
     }
+    Ahead & ahead = Ahead::own();
     for (int i = 0; i < looks; ++i) {
         if (!waits()) {
             return;
         }
-        relax();
+        if (!ahead.fetch()) {
+            relax();
+        }
     }
     // Where the last one has come meanwhile, this stands there until the next barrier, whose last one wakes nobody with it.
     pool.n_waiting.fetch_add(asleep, std::memory_order_relaxed);

@@ -73,7 +73,7 @@ class Context : public ExtraBufferType {
         if (is_our_attention(op)) {
             return &attention_traits;
         }
-        return op->op == GGML_OP_MUL_MAT && is_ours(op->src[0]) ? static_cast<TensorTraits *>(op->src[0]->extra) : nullptr;
+        return is_our_product(op) ? static_cast<TensorTraits *>(op->src[0]->extra) : nullptr;
     }
 };
 
@@ -166,6 +166,10 @@ State try_install() {
 }
 
 }  // namespace
+
+bool is_our_product(const ggml_tensor * op) noexcept {
+    return op->op == GGML_OP_MUL_MAT && is_ours(op->src[0]) && op->src[0]->extra;
+}
 
 ggml_backend_buffer_type_t buffer_type() {
     static Context context;

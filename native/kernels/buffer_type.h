@@ -31,4 +31,7 @@ const State & state();
 // The place itself, for products outside of a model.
 ggml_backend_buffer_type_t buffer_type();
 
+// Whether `op` is a product that is computed here.
+bool is_our_product(const ggml_tensor * op) noexcept;
+
 }  // namespace rim::kernels

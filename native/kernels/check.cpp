@@ -139,7 +139,7 @@ uint64_t hash_of_attention(const AttentionKernel & kernel, bool half, bool spars
     std::vector<float> work_memory, part_memory;
     float * const work = aligned(work_memory, static_cast<size_t>(kernel.work_values(task.key_size, task.value_size, task.n_rows())));
     float * const part = aligned(part_memory, static_cast<size_t>(AttentionPart::size(task.n_rows(), task.value_size)));
-    kernel.attend(task, 0, task.n_keys, AttentionPart(part, task.n_rows(), task.value_size), work);
+    kernel.attend(task, 0, task.n_keys, false, AttentionPart(part, task.n_rows(), task.value_size), work);
     return hash(std::vector<float>(part, part + task.n_rows() * (task.value_size + 2)));
 }
 

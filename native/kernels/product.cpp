@@ -107,6 +107,14 @@ void prepare(const Kernel & kernel, const Shape & shape, int64_t first, int64_t 
     }
 }
 
+int64_t tile_size_of(const Shape & shape) {
+    return static_cast<int64_t>(tile_bytes(*layout_of(shape.weights->type), shape.inner));
+}
+
+Chunks chunks_of(const Shape & shape, int n_threads) {
+    return Chunks(shape.n_tiles, tile_size_of(shape), shape.n_tokens, kernel_for(shape.weights->type)->token_step, n_threads);
+}
+
 }  // namespace
 
 size_t product_work_size(const ggml_tensor * op, int n_threads) {
@@ -128,8 +136,10 @@ void compute_product(const ggml_private::ComputeParams & params, ggml_tensor * o
         wait_for_all(params.threadpool);
     }
 
-    const auto tile_size = static_cast<int64_t>(tile_bytes(*layout_of(shape.weights->type), shape.inner));
-    const Chunks chunks(shape.n_tiles, tile_size, shape.n_tokens, kernel.token_step, params.n_threads);
+    Ahead & ahead = Ahead::own();
+    ahead.reach(op);
+    const int64_t tile_size = tile_size_of(shape);
+    const Chunks chunks = chunks_of(shape, params.n_threads);
     const auto * const tiles = static_cast<const uint8_t *>(shape.weights->data);
     auto * const out = static_cast<float *>(op->data);
     const size_t out_stride = op->nb[1] / sizeof(float);
@@ -152,6 +162,19 @@ void compute_product(const ggml_private::ComputeParams & params, ggml_tensor * o
             }
         }
     }
+    ahead.look(params, op);
+}
+
+Run first_weights(const ggml_tensor * op, int thread, int n_threads) noexcept {
+    constexpr int64_t worth_fetching = 128 << 10;  // bytes
+    const Shape shape(op);
+    const Chunks chunks = chunks_of(shape, n_threads);
+    if (shape.n_tokens > few_tokens || thread >= chunks.count) {
+        return {};
+    }
+    const Part part = chunks.part(thread);
+    const int64_t bytes = std::min((part.end_tile - part.first_tile) * tile_size_of(shape), worth_fetching);
+    return {static_cast<const char *>(shape.weights->data) + part.first_tile * tile_size_of(shape), static_cast<size_t>(bytes), 0, 1};
 }
 
 }  // namespace rim::kernels
