@@ -98,12 +98,62 @@ nb::object to_python(const std::shared_ptr<const GgufFile> & pointer, const Gguf
     }
 }
 
-nb::dict metadata(const Reader & reader) {
-    nb::dict result;
-    for (const auto & [key, value] : reader.file->values()) {
-        if (reader.arrays || !value.is_array) {
-            result[key.c_str()] = to_python(reader.file, value);
+// The keys and values of a file, as a Python mapping. A value is made when it is asked for: an array of numbers takes numpy, which takes
+// longer to import than all else does here.
+struct Metadata {
+    std::shared_ptr<const GgufFile> file;
+    bool arrays;
+
+    const GgufValue * find(const std::string & key) const {
+        const GgufValue * const value = file->find(key);
+        return value && (arrays || !value->is_array) ? value : nullptr;
+    }
+    nb::object get(const std::string & key, nb::object otherwise) const {
+        const GgufValue * const value = find(key);
+        return value ? to_python(file, *value) : otherwise;
+    }
+    nb::object item(const std::string & key) const {
+        const GgufValue * const value = find(key);
+        if (!value) {
+            throw nb::key_error(key.c_str());
         }
+        return to_python(file, *value);
+    }
+    template <class Of> nb::list list(const Of & of) const {
+        nb::list result;
+        for (const auto & [key, value] : file->values()) {
+            if (arrays || !value.is_array) {
+                result.append(of(key, value));
+            }
+        }
+        return result;
+    }
+    nb::list keys() const {
+        return list([](const std::string & key, const GgufValue &) { return decoded(key); });
+    }
+    nb::list values() const {
+        return list([this](const std::string &, const GgufValue & value) { return to_python(file, value); });
+    }
+    nb::list items() const {
+        return list([this](const std::string & key, const GgufValue & value) { return nb::make_tuple(decoded(key), to_python(file, value)); });
+    }
+};
+
+// Some elements of an array of integers; None where the file has no such array, or it is shorter.
+nb::object integers_at(const Reader & reader, const std::string & key, const std::vector<uint64_t> & indices) {
+    const GgufValue * const value = reader.file->find(key);
+    if (!value || !value->is_array || (value->type != GGUF_TYPE_INT32 && value->type != GGUF_TYPE_UINT32)) {
+        return nb::none();
+    }
+    nb::list result;
+    for (const uint64_t index : indices) {
+        if (index >= value->count) {
+            return nb::none();
+        }
+        const unsigned char * const at = reader.file->data(*value) + index * sizeof(int32_t);
+        int32_t number;
+        std::memcpy(&number, at, sizeof number);
+        result.append(value->type == GGUF_TYPE_INT32 ? int64_t{number} : int64_t{static_cast<uint32_t>(number)});
     }
     return result;
 }
@@ -155,6 +205,17 @@ void bind_gguf(nb::module_ & m) {
         .def("__len__", &StringArray::size)
         .def("__getitem__", &StringArray::get, "index"_a);
 
+    nb::class_<Metadata>(m, "GgufMetadata", "Keys and values of a GGUF file, a read-only mapping; values are made when asked for.")
+        .def("__len__", [](const Metadata & d) { return nb::len(d.keys()); })
+        .def("__iter__", [](const Metadata & d) { return nb::iter(d.keys()); })
+        .def("__contains__", [](const Metadata & d, const std::string & key) { return d.find(key) != nullptr; })
+        .def("__getitem__", &Metadata::item, "key"_a)
+        .def("get", &Metadata::get, "key"_a, "default"_a = nb::none())
+        .def("keys", &Metadata::keys)
+        .def("values", &Metadata::values)
+        .def("items", &Metadata::items);
+    nb::module_::import_("collections.abc").attr("Mapping").attr("register")(m.attr("GgufMetadata"));
+
     nb::class_<Reader>(m, "GgufFile",
                        "The head of a GGUF file: metadata and tensor list, every step checked.\n\n"
                        "Raises ModelFileError naming what is wrong and where, whatever the bytes are. `arrays=False` leaves arrays out of `metadata`.")
@@ -176,8 +237,10 @@ void bind_gguf(nb::module_ & m) {
         .def_prop_ro("version", [](const Reader & r) { return r.file->version(); })
         .def_prop_ro("alignment", [](const Reader & r) { return r.file->alignment(); })
         .def_prop_ro("data_offset", [](const Reader & r) { return r.file->data_offset(); }, "Bytes from the start of the file.")
-        .def_prop_ro("metadata", &metadata, nb::sig("def metadata(self) -> dict[str, object]"),
-                     "Every key in the file's order: int, float, bool, str; arrays of numbers as numpy arrays, of strings as StringArray. "
-                     "Built anew at each access.")
+        .def_prop_ro("metadata", [](const Reader & r) { return Metadata{r.file, r.arrays}; },
+                     "Every key in the file's order: int, float, bool, str; arrays of numbers as numpy arrays, of strings as StringArray.")
+        .def("integers_at", &integers_at, "key"_a, "indices"_a,
+             nb::sig("def integers_at(self, key: str, indices: Sequence[int]) -> list[int] | None"),
+             "Some elements of an array of integers of 32 bits, without numpy; None where the file has no such array or it is shorter.")
         .def_prop_ro("tensors", [](const Reader & r) { return r.file->tensors(); });
 }

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
 #: bytes per value of the cache types (blocks of 32 values with a scale, where quantized)
 CACHE_BYTES = {
     "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_1": 20 / 32,
@@ -196,11 +194,17 @@ def _n_vocab(metadata: Mapping[str, Any], architecture: str, tensors: Sequence[T
 
 def _per_layer(metadata: Mapping[str, Any], architecture: str, name: str, n_layer: int) -> list[int]:
     """A size for each layer, whether the file gives one for all or a list; empty where it gives none."""
+    size = _one(metadata, architecture, name)
+    if size:
+        return [size] * min(n_layer, 100_000)
     value = metadata.get(f"{architecture}.{name}")
+    if value is None or isinstance(value, int | float | str):
+        return []
+    import numpy as np  # arrays are rare, and it takes longer to import than all else here
+
     if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu":
         return [max(0, int(entry)) for entry in value[:n_layer]]
-    size = _one(metadata, architecture, name)
-    return [size] * min(n_layer, 100_000) if size else []
+    return []
 
 
 def _one(metadata: Mapping[str, Any], architecture: str, name: str) -> int:

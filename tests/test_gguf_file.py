@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,29 @@ def test_vocabulary_is_read_when_asked(model: Path) -> None:
     with pytest.raises(IndexError):
         tokens[N_VOCAB]
     assert "tokenizer.ggml.tokens" not in GgufFile(model, arrays=False).metadata
+
+
+def test_metadata_is_a_mapping(model: Path) -> None:
+    for arrays in (True, False):
+        metadata = GgufFile(model, arrays=arrays).metadata
+        assert isinstance(metadata, Mapping)
+        copy = dict(metadata)
+        assert list(copy) == list(metadata) == list(metadata.keys()) == [key for key, _ in metadata.items()]
+        assert len(metadata) == len(copy) == len(list(metadata.values()))
+        assert ("tokenizer.ggml.token_type" in metadata) == arrays
+        assert metadata["general.architecture"] == metadata.get("general.architecture") == copy["general.architecture"]
+        assert metadata.get("no.such.key") is None and metadata.get("no.such.key", 7) == 7
+        with pytest.raises(KeyError, match="missing key"):
+            metadata["missing key"]
+
+
+def test_some_integers_of_an_array(tmp_path: Path) -> None:
+    file = GgufFile(make_model(tmp_path / "m.gguf", metadata={"x.ints": [5, -6, 7], "x.reals": [0.25]}))
+    assert file.integers_at("x.ints", [2, 0, 1]) == [7, 5, -6]
+    assert file.integers_at("x.ints", []) == []
+    assert file.integers_at("x.ints", [3]) is None
+    for key in ("x.reals", "general.architecture", "tokenizer.ggml.tokens", "missing key"):
+        assert file.integers_at(key, [0]) is None
 
 
 def test_memory_slot_metadata(tmp_path: Path) -> None:

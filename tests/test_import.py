@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from shapes import make_model
 
 from rim_edge import _library, _native
 from rim_edge.errors import LibraryMismatchError
@@ -40,6 +41,18 @@ def test_import_leaves_slow_packages_alone() -> None:
     ]
     done = python(f"import sys, rim_edge; print([name for name in {slow} if name in sys.modules])")
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_question_on_the_command_line_leaves_numpy_alone(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model.gguf")
+    code = """from rim_edge.cli.app import cli
+try:
+    cli(["ask", sys.argv[1], "Yes?", "--max-tokens", "2"])
+finally:
+    print("numpy" in sys.modules)
+"""
+    done = python("import sys\n" + code, model)
+    assert done.stdout.splitlines()[-1:] == ["False"], done.stderr
 
 
 def test_one_pin_everywhere() -> None:

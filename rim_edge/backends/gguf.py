@@ -236,16 +236,16 @@ def read_head(path: Path) -> tuple[RimSpec | None, int | None]:
         SpecError: wrong memory-slot metadata.
     """
     file = _native.GgufFile(os.fspath(path))
-    metadata: Mapping[str, Any] = file.metadata
     try:
-        spec = _checked_spec(metadata)
+        spec = _checked_spec(file)
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from None
     positions = next((tensor.shape for tensor in file.tensors if tensor.name == "position_embd.weight"), None)
     return spec, positions[-1] if positions else None
 
 
-def _checked_spec(metadata: Mapping[str, Any]) -> RimSpec | None:
+def _checked_spec(file: _native.GgufFile) -> RimSpec | None:
+    metadata: Mapping[str, Any] = file.metadata
     n_embd = metadata.get(f"{metadata.get('general.architecture')}.embedding_length")
     tokens = metadata.get("tokenizer.ggml.tokens")
     if tokens is None or not isinstance(n_embd, int):
@@ -253,8 +253,8 @@ def _checked_spec(metadata: Mapping[str, Any]) -> RimSpec | None:
     spec = RimSpec.from_gguf(metadata, n_embd)
     if spec is not None:
         spec.check_model(len(tokens), n_embd)
-        types = metadata.get("tokenizer.ggml.token_type")
-        for token in spec.memory_ids:
-            if types is not None and len(types) == len(tokens) and types[token] != 3:  # LLAMA_TOKEN_TYPE_CONTROL
+        types = file.integers_at("tokenizer.ggml.token_type", spec.memory_ids)
+        for token, kind in zip(spec.memory_ids, types or [], strict=False):
+            if kind != 3:  # LLAMA_TOKEN_TYPE_CONTROL
                 raise SpecError(f"memory token {token} is not of the type CONTROL: convert the model again")
     return spec
