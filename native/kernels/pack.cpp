@@ -52,6 +52,15 @@ class Source {
             madvise(reinterpret_cast<void *>(start), end - start, MADV_DONTNEED);
         }
     }
+    // Where the same matrix also gives the embeddings of tokens, a row brings back some pages, not 2 MiB.
+    void bring_little([[maybe_unused]] const uint8_t * data, [[maybe_unused]] size_t size) const {
+#if defined(MADV_NOHUGEPAGE)
+        const uintptr_t start = reinterpret_cast<uintptr_t>(data) / page_ * page_;
+        if (is_file_) {
+            madvise(reinterpret_cast<void *>(start), reinterpret_cast<uintptr_t>(data) + size - start, MADV_NOHUGEPAGE);
+        }
+#endif
+    }
 
   private:
     size_t page_;
@@ -63,6 +72,7 @@ class Source {
 struct Source {
     Source(const uint8_t *, size_t) {}
     void let_go(const uint8_t *, size_t) const {}
+    void bring_little(const uint8_t *, size_t) const {}
 };
 
 #endif
@@ -118,6 +128,7 @@ void pack(ggml_type type, const uint8_t * data, int64_t inner, int64_t rows, uin
         helper.join();
     }
     source.let_go(data, size);  // pages that two steps shared
+    source.bring_little(data, size);
 }
 
 }  // namespace rim::kernels
