@@ -29,9 +29,8 @@ void Banned::add(llama_token token) {
 }
 
 llama_token top_token(const float * logits, int32_t n_vocab, const RowStats & stats, const Banned & banned) {
-    const float * found = std::find(logits, logits + n_vocab, stats.max);
-    if (found != logits + n_vocab && !banned.has(static_cast<llama_token>(found - logits))) {
-        return static_cast<llama_token>(found - logits);
+    if (stats.top < n_vocab && !banned.has(stats.top)) {
+        return stats.top;
     }
     llama_token best = -1;
     for (llama_token i = 0; i < n_vocab; ++i) {

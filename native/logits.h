@@ -11,6 +11,7 @@ namespace rim {
 // Softmax statistics over the raw logits of one position. A logit of -inf or NaN has probability 0.
 struct RowStats {
     float max = 0;         // largest logit
+    int32_t top = 0;       // the first token that has it; the number of tokens where none does
     double log_sum = 0;    // log Σ exp(logit - max), so log p(i) = logit_i - max - log_sum
     double entropy = 0;    // nats
 

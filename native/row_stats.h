@@ -32,26 +32,26 @@ typedef double Doubles __attribute__((vector_size(width * 8)));
 
 constexpr float lowest = -std::numeric_limits<float>::infinity();
 
-// The 16 logits from the i-th on of n; what lacks is -inf, which has no probability.
-class Sixteen {
-  public:
-    Sixteen(const float * logits, int32_t i, int32_t n) : from_(logits + i) {
-        if (n - i < lanes) {
-            std::fill(padded_, padded_ + lanes, lowest);
-            std::copy(from_, logits + n, padded_);
-            from_ = padded_;
-        }
+// Calls each(values) for every 16 logits; what lacks of the last ones is -inf, which has no probability.
+template <class Each>
+inline __attribute__((always_inline)) void for_sixteens(const float * logits, int32_t n, const Each & each) {
+    int32_t i = 0;
+    for (; i + lanes <= n; i += lanes) {
+        each(logits + i);
     }
-    Floats part(int p) const {
-        Floats values;
-        std::memcpy(&values, from_ + p * width, sizeof values);
-        return values;
+    if (i < n) {
+        float padded[lanes];
+        std::fill(padded, padded + lanes, lowest);
+        std::copy(logits + i, logits + n, padded);
+        each(padded);
     }
+}
 
-  private:
-    const float * from_;
-    float padded_[lanes];
-};
+inline Floats load(const float * from) {
+    Floats values;
+    std::memcpy(&values, from, sizeof values);
+    return values;
+}
 
 // e^x for x <= 0, relative error below 3e-7; 0 below -87 and for NaN, and x becomes -87 there. 2^n from the exponent bits times a polynomial
 // for the rest in [-0.5, 0.5] of log2 units (Taylor coefficients of 2^r).
@@ -84,17 +84,17 @@ double total(const Vector (&of)[n_parts]) {
     return sum;
 }
 
+// NaN is not larger than anything.
 inline float row_max(const float * logits, int32_t n) {
     Floats best[n_parts];
     std::fill(best, best + n_parts, Floats{} + lowest);
-    for (int32_t i = 0; i < n; i += lanes) {
-        const Sixteen values(logits, i, n);
+    for_sixteens(logits, n, [&best](const float * values) {
 #pragma GCC unroll 4
         for (int p = 0; p < n_parts; ++p) {
-            const Floats x = values.part(p);
+            const Floats x = load(values + p * width);
             best[p] = x > best[p] ? x : best[p];
         }
-    }
+    });
     float most = lowest;
     for (const Floats & part : best) {
         for (int l = 0; l < width; ++l) {
@@ -107,23 +107,27 @@ inline float row_max(const float * logits, int32_t n) {
 template <bool with_entropy>
 RowStats row_stats_of(const float * logits, int32_t n_vocab) {
     RowStats stats;
-    const float max = row_max(logits, n_vocab);
+    float max = lowest;
+    int32_t with_max = 0;  // where the stretch begins in which it is first
+    for (int32_t from = 0; from < n_vocab; from += stretch) {
+        const float here = row_max(logits + from, std::min(stretch, n_vocab - from));
+        with_max = here > max ? from : with_max;
+        max = here > max ? here : max;
+    }
     Doubles sums[n_parts]{}, products[n_parts]{};  // of e^(x-max), and (x-max) e^(x-max)
     for (int32_t from = 0; from < n_vocab; from += stretch) {
-        const int32_t end = std::min(from + stretch, n_vocab);
         Floats near_sums[n_parts]{}, near_products[n_parts]{};
-        for (int32_t i = from; i < end; i += lanes) {
-            const Sixteen values(logits, i, end);
+        for_sixteens(logits + from, std::min(stretch, n_vocab - from), [&](const float * values) {
 #pragma GCC unroll 4
             for (int p = 0; p < n_parts; ++p) {
-                Floats x = values.part(p) - max;
+                Floats x = load(values + p * width) - max;
                 const Floats e = exp_negative(x);
                 near_sums[p] += e;
                 if constexpr (with_entropy) {
                     near_products[p] += x * e;
                 }
             }
-        }
+        });
 #pragma GCC unroll 4
         for (int p = 0; p < n_parts; ++p) {
             sums[p] += __builtin_convertvector(near_sums[p], Doubles);
@@ -132,6 +136,7 @@ RowStats row_stats_of(const float * logits, int32_t n_vocab) {
     }
     const double sum = total(sums);
     stats.max = max;
+    stats.top = static_cast<int32_t>(std::find(logits + with_max, logits + n_vocab, max) - logits);
     stats.log_sum = std::log(sum);
     stats.entropy = with_entropy ? std::max(0.0, stats.log_sum - total(products) / sum) : 0.0;  // -Σ p log p
     return stats;
