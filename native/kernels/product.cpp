@@ -169,7 +169,7 @@ Run first_weights(const ggml_tensor * op, int thread, int n_threads) noexcept {
     constexpr int64_t worth_fetching = 128 << 10;  // bytes
     const Shape shape(op);
     const Chunks chunks = chunks_of(shape, n_threads);
-    if (shape.n_tokens > few_tokens || thread >= chunks.count) {
+    if (thread >= chunks.count) {
         return {};
     }
     const Part part = chunks.part(thread);

@@ -14,8 +14,7 @@ size_t product_work_size(const ggml_tensor * op, int n_threads);
 // Called by every thread of the pool with the same op, whose src[0] is laid out (layout.h).
 void compute_product(const ggml_private::ComputeParams & params, ggml_tensor * op);
 
-// What a thread reads first of all in compute_product(), as much of it as is worth fetching ahead; nothing where it is not memory that takes
-// the time.
+// The weights that a thread reads first of all in compute_product(), as many as are worth fetching ahead.
 Run first_weights(const ggml_tensor * op, int thread, int n_threads) noexcept;
 
 }  // namespace rim::kernels
