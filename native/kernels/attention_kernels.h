@@ -3,7 +3,7 @@
 //
 // 64 keys at a time: they are transposed (and widened) once, and multiplied by all rows of the task (tokens x query heads), some rows and
 // columns at a time in registers; then the softmax so far is corrected (Milakov and Gimelshein 2018), and the weights are multiplied by the
-// values in the same way. Keys that no token of the task sees are not read: neither their numbers nor what else may stand there. Where
+// values in the same way. Few rows are multiplied at once, in the registers where keys were transposed and values widened. Keys that no token of the task sees are not read: neither their numbers nor what else may stand there. Where
 // every token sees few of the 64, as where answers are written side by side and each sees its own, some tokens at a time take the keys that
 // they see alone. A row's values are the same either way: a score does not depend on its neighbours, the weights are summed at the keys'
 // own places, and what is left out of the last sums has the weight 0.
@@ -26,6 +26,7 @@ namespace {
 
 alignas(64) constexpr char zeros[largest_head * sizeof(float)] = {};  // a key or value
 constexpr int64_t rows_together = 6;  // of tokens that take their keys alone, about
+constexpr int few_rows = 8;  // up to so many, what is transposed and widened is not kept
 constexpr float lowest = -std::numeric_limits<float>::infinity();
 
 struct Work {
@@ -195,16 +196,15 @@ void multiply_all_columns(const float * rows, int64_t row_step, int64_t n_inner,
     }
 }
 
-// Of n rows, at most R.
-template <class Isa, int R, bool from_zero>
-void multiply_rest(const float * rows, int64_t n, int64_t n_inner, const float * columns, int64_t n_columns, float * to) {
-    if constexpr (R > 0) {
-        if (n == R) {
-            multiply_all_columns<Isa, R, from_zero>(rows, n_inner, n_inner, columns, n_columns, to);
-        } else {
-            multiply_rest<Isa, R - 1, from_zero>(rows, n, n_inner, columns, n_columns, to);
+// Calls work(the number n as a constant), n from 1 to most.
+template <int most, class Work>
+void with_constant(int64_t n, const Work & work) {
+    if constexpr (most > 1) {
+        if (n < most) {
+            return with_constant<most - 1>(n, work);
         }
     }
+    work(std::integral_constant<int, most>{});
 }
 
 // to[n_rows][n_columns] (+)= rows[n_rows][n_inner] * columns[n_inner][n_columns].
@@ -215,7 +215,121 @@ void multiply_all(const float * rows, int64_t n_rows, int64_t n_inner, const flo
     for (; row + many <= n_rows; row += many) {
         multiply_all_columns<Isa, many, from_zero>(rows + row * n_inner, n_inner, n_inner, columns, n_columns, to + row * n_columns);
     }
-    multiply_rest<Isa, many - 1, from_zero>(rows + row * n_inner, n_rows - row, n_inner, columns, n_columns, to + row * n_columns);
+    if (row < n_rows) {
+        with_constant<many - 1>(n_rows - row, [&](auto rest) {
+            multiply_all_columns<Isa, decltype(rest)::value, from_zero>(rows + row * n_inner, n_inner, n_inner, columns, n_columns,
+                                                                        to + row * n_columns);
+        });
+    }
+}
+
+// ---- few rows: keys and values go from memory through registers once
+
+// to[r][column] = sum over the dimensions of queries[r] * key[column], of R rows and groups [group, group + G) of 16 keys.
+template <class Isa, bool half, int R, int G>
+void score_groups(const AttentionTask & task, int64_t first, const Picked & picked, int64_t group, const float * queries, float * to) {
+    const char * keys[G][lanes];
+    typename Isa::Floats sums[R][G];
+    for (int g = 0; g < G; ++g) {
+        for (int i = 0; i < lanes; ++i) {
+            const int16_t place = picked.place[(group + g) * lanes + i];
+            keys[g][i] = place < 0 ? zeros : task.keys + static_cast<size_t>(first + place) * task.key_step;
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+        for (int g = 0; g < G; ++g) {
+            sums[r][g] = Isa::floats(0.0f);
+        }
+    }
+    for (int64_t at = 0; at < task.key_size; at += lanes) {
+#pragma GCC unroll 4
+        for (int g = 0; g < G; ++g) {
+            typename Isa::Floats dimensions[lanes];
+#pragma GCC unroll 16
+            for (int i = 0; i < lanes; ++i) {
+                dimensions[i] = load16<Isa, half>(keys[g][i], at);
+            }
+            Isa::transpose(dimensions);
+#pragma GCC unroll 16
+            for (int i = 0; i < lanes; ++i) {
+#pragma GCC unroll 8
+                for (int r = 0; r < R; ++r) {
+                    sums[r][g] = Isa::fused(Isa::floats(queries[r * task.key_size + at + i]), dimensions[i], sums[r][g]);
+                }
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+        for (int g = 0; g < G; ++g) {
+            Isa::store(to + r * picked.columns() + (group + g) * lanes, sums[r][g]);
+        }
+    }
+}
+
+template <class Isa, bool half, int R>
+void score_few(const AttentionTask & task, int64_t first, const Picked & picked, const float * queries, float * to) {
+    constexpr int together = R <= 2 ? 4 : R <= 4 ? 2 : 1;
+    const int64_t n_groups = picked.columns() / lanes;
+    int64_t group = 0;
+    for (; group + together <= n_groups; group += together) {
+        score_groups<Isa, half, R, together>(task, first, picked, group, queries, to);
+    }
+    for (; group < n_groups; ++group) {
+        score_groups<Isa, half, R, 1>(task, first, picked, group, queries, to);
+    }
+}
+
+// to[r][column] += sum over the keys of weights[r] * value[column], of R rows and C * 16 columns from `at` on.
+template <class Isa, bool half, int R, int C>
+void add_columns(const AttentionTask & task, int64_t first, const Picked & picked, const float * weights, int64_t at, float * to) {
+    typename Isa::Floats sums[R][C];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+        for (int c = 0; c < C; ++c) {
+            sums[r][c] = Isa::load(to + r * task.value_size + at + c * lanes);
+        }
+    }
+    for (int64_t key = 0; key < picked.n; ++key) {
+        const int16_t place = picked.place[key];
+        const char * const row = place < 0 ? zeros : task.values + static_cast<size_t>(first + place) * task.value_step;
+        typename Isa::Floats value[C];
+#pragma GCC unroll 8
+        for (int c = 0; c < C; ++c) {
+            value[c] = load16<Isa, half>(row, at + c * lanes);
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+            const typename Isa::Floats weight = Isa::floats(weights[r * picked.n + key]);
+#pragma GCC unroll 8
+            for (int c = 0; c < C; ++c) {
+                sums[r][c] = Isa::fused(weight, value[c], sums[r][c]);
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+        for (int c = 0; c < C; ++c) {
+            Isa::store(to + r * task.value_size + at + c * lanes, sums[r][c]);
+        }
+    }
+}
+
+template <class Isa, bool half, int R>
+void add_few(const AttentionTask & task, int64_t first, const Picked & picked, const float * weights, float * to) {
+    constexpr int wide = R <= 2 ? 8 : R <= 4 ? 4 : 2;
+    int64_t at = 0;
+    for (; at + wide * lanes <= task.value_size; at += wide * lanes) {
+        add_columns<Isa, half, R, wide>(task, first, picked, weights, at, to);
+    }
+    for (; at < task.value_size; at += lanes) {
+        add_columns<Isa, half, R, 1>(task, first, picked, weights, at, to);
+    }
 }
 
 // The mask of 16 keys, of which n are there: numbers to add, and which keys are seen.
@@ -303,8 +417,15 @@ void attend_block(const AttentionTask & task, int64_t first, int64_t end, const 
             fetch<half>(task.values + static_cast<size_t>(first + picked.place[key]) * task.value_step, task.value_size);
         }
     }
-    transpose_keys<Isa, half>(task, first, picked, work.keys);
-    multiply_all<Isa, true>(work.queries + first_row * task.key_size, n_rows, task.key_size, work.keys, picked.columns(), products);
+    const bool few = n_rows <= few_rows;
+    const float * const queries = work.queries + first_row * task.key_size;
+    if (few) {
+        with_constant<few_rows>(
+            n_rows, [&](auto rows) { score_few<Isa, half, decltype(rows)::value>(task, first, picked, queries, products); });
+    } else {
+        transpose_keys<Isa, half>(task, first, picked, work.keys);
+        multiply_all<Isa, true>(queries, n_rows, task.key_size, work.keys, picked.columns(), products);
+    }
     for (int64_t row = 0; row < n_rows; ++row) {
         float * const own = weights + row * block_keys;
         if (picked.gathered) {
@@ -321,8 +442,13 @@ void attend_block(const AttentionTask & task, int64_t first, int64_t end, const 
             }
         }
     }
-    widen_values<Isa, half>(task, first, picked, work.values);
-    multiply_all<Isa, false>(products, n_rows, picked.n, work.values, task.value_size, sums);
+    if (few) {
+        with_constant<few_rows>(
+            n_rows, [&](auto rows) { add_few<Isa, half, decltype(rows)::value>(task, first, picked, products, sums); });
+    } else {
+        widen_values<Isa, half>(task, first, picked, work.values);
+        multiply_all<Isa, false>(products, n_rows, picked.n, work.values, task.value_size, sums);
+    }
 }
 
 template <class Isa, bool half>

@@ -139,7 +139,28 @@ uint64_t hash_of_attention(const AttentionKernel & kernel, bool half, bool spars
     std::vector<float> work_memory, part_memory;
     float * const work = aligned(work_memory, static_cast<size_t>(kernel.work_values(task.key_size, task.value_size, task.n_rows())));
     float * const part = aligned(part_memory, static_cast<size_t>(AttentionPart::size(task.n_rows(), task.value_size)));
-    kernel.attend(task, 0, task.n_keys, false, AttentionPart(part, task.n_rows(), task.value_size), work);
+    const AttentionPart all(part, task.n_rows(), task.value_size);
+    kernel.attend(task, 0, task.n_keys, false, all, work);
+    // One and two tokens alone, in two goes: the rows of all together, to the last bit.
+    for (int64_t token = 0; token + 2 <= task.n_tokens; ++token) {
+        AttentionTask few = task;
+        few.n_tokens = 1 + token % 2;
+        few.queries += static_cast<size_t>(token) * task.token_step;
+        few.mask += static_cast<size_t>(token) * task.mask_step;
+        std::vector<float> few_memory;
+        const AttentionPart alone(aligned(few_memory, static_cast<size_t>(AttentionPart::size(few.n_rows(), task.value_size))), few.n_rows(),
+                                  task.value_size);
+        kernel.attend(few, 0, block_keys, false, alone, work);
+        kernel.attend(few, block_keys, task.n_keys, true, alone, work);
+        const int64_t row = token * task.n_heads;
+        const auto differ = [&](const float * one, const float * other, int64_t n) {
+            return std::memcmp(one, other, static_cast<size_t>(n) * sizeof(float)) != 0;
+        };
+        if (differ(alone.sums, all.sums + row * task.value_size, few.n_rows() * task.value_size) ||
+            differ(alone.largest, all.largest + row, few.n_rows()) || differ(alone.totals, all.totals + row, few.n_rows())) {
+            std::printf(" tokens alone otherwise than together");
+        }
+    }
     return hash(std::vector<float>(part, part + task.n_rows() * (task.value_size + 2)));
 }
 
