@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import instruction_sets
@@ -200,3 +203,30 @@ def test_how_a_text_is_split_into_passes_changes_nothing(tmp_path: Path, arch: s
     groups = [*session.think([question], 1, logits=True)[0], *session.extend(3, logits=True)[0]]
     groups += session.extend(4, logits=True)[0]
     assert all(np.array_equal(a, b.logits) for a, b in zip(whole, groups, strict=True))
+
+
+def test_fewer_threads_than_were_asked_for(tmp_path: Path) -> None:
+    """OpenMP may give fewer than memory is planned for: here 2, which do not share a head's keys, of 5, which do."""
+    model = make_model(tmp_path / "model.gguf", n_embd=128, n_head=8, n_head_kv=4, outtype="q8_0")
+    code = """import sys
+from rim_edge import _native
+options = _native.SessionOptions(n_ctx=1024, n_threads=5)
+session = _native.Session(_native.Model(sys.argv[1]), None, options)
+session.think([[20 + i % 150 for i in range(600)]], 0)
+states = [session.advance([(0, 0)], [30 + i])[0] for i in range(3)]
+print([(state.token, state.probability, state.entropy) for state in states])
+"""
+    answers = []
+    for limit in ("2", "5"):
+        command = [sys.executable, "-c", code, str(model)]
+        done = subprocess.run(
+            command,
+            env={**os.environ, "OMP_THREAD_LIMIT": limit},
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        answers.append(done.stdout)
+    assert answers[0] == answers[1] != ""

@@ -30,22 +30,29 @@ struct Shape {
     int64_t tasks() const { return tasks_per_head() * k->ne[2] * q->ne[3]; }
     int64_t segments() const { return (k->ne[1] + segment_keys - 1) / segment_keys; }
     bool shares_keys(int n_threads) const { return segments() > 1 && tasks() < 2 * n_threads; }
-    // Whether reading keys and values is what takes the time, and each thread takes neighbouring heads.
-    bool is_read_in_runs(int n_threads) const {
+    // Whether reading keys and values is what takes the time: then each thread takes neighbouring heads, unless threads share keys.
+    bool may_read_in_runs() const {
         const auto side_by_side = [](const ggml_tensor * heads) { return heads->nb[2] == heads->nb[0] * static_cast<size_t>(heads->ne[0]); };
-        return q->ne[1] <= few_tokens && q->ne[3] == 1 && tasks_per_head() == 1 && side_by_side(k) && side_by_side(v) &&
-               !shares_keys(n_threads);
+        return q->ne[1] <= few_tokens && q->ne[3] == 1 && tasks_per_head() == 1 && side_by_side(k) && side_by_side(v);
     }
-    int64_t heads_of_thread(int n_threads) const { return std::min(k->ne[2], k->ne[2] / n_threads + 2); }  // at most
+    bool reads_in_runs(int n_threads) const { return may_read_in_runs() && !shares_keys(n_threads); }
 
     int64_t part_values() const { return AttentionPart::size(tokens_per_task * group, v->ne[0]); }
+    int64_t kernel_values() const {
+        const int64_t kernel = attention_kernel()->work_values(k->ne[0], v->ne[0], tokens_per_task * group);
+        return (kernel + alignment_values - 1) / alignment_values * alignment_values;
+    }
     // Of one thread: what the kernel needs, and two parts of each task that it works on at the same time.
     int64_t thread_values(int n_threads) const {
-        const int64_t kernel = attention_kernel()->work_values(k->ne[0], v->ne[0], tokens_per_task * group);
-        const int64_t n_tasks = is_read_in_runs(n_threads) ? heads_of_thread(n_threads) : 1;
-        return (kernel + alignment_values - 1) / alignment_values * alignment_values + 2 * n_tasks * part_values();
+        const int64_t n_tasks = reads_in_runs(n_threads) ? k->ne[2] / n_threads + 2 : 1;  // Heads: no thread has more
+        return kernel_values() + 2 * n_tasks * part_values();
     }
-    // Of all threads: the parts of all tasks and segments, where these are shared out.
+    // Of all threads, and of any fewer: OpenMP may give fewer than were asked for.
+    int64_t all_values(int n_threads) const {
+        const int64_t n_tasks = may_read_in_runs() ? k->ne[2] + 2 * n_threads : n_threads;
+        return n_threads * kernel_values() + 2 * n_tasks * part_values() + shared_values(n_threads);
+    }
+    // The parts of all tasks and segments, where these are shared out.
     int64_t shared_values(int n_threads) const { return shares_keys(n_threads) ? tasks() * segments() * part_values() : 0; }
 
     AttentionTask task(const ggml_tensor * op, int64_t index) const;
@@ -250,8 +257,7 @@ bool is_our_attention(const ggml_tensor * op) {
 
 size_t attention_work_size(const ggml_tensor * op, int n_threads) {
     const Shape shape(op);
-    const int64_t values = shape.thread_values(n_threads) * n_threads + shape.shared_values(n_threads) + alignment_values;
-    return static_cast<size_t>(values) * sizeof(float);
+    return static_cast<size_t>(shape.all_values(n_threads) + alignment_values) * sizeof(float);
 }
 
 void compute_attention(const ggml_private::ComputeParams & params, ggml_tensor * op) {
@@ -263,7 +269,7 @@ void compute_attention(const ggml_private::ComputeParams & params, ggml_tensor *
     float * const own = memory + shape.thread_values(params.n_threads) * params.thread;
     Ahead & ahead = Ahead::own();
     ahead.reach(op);
-    if (shape.is_read_in_runs(params.n_threads)) {
+    if (shape.reads_in_runs(params.n_threads)) {
         attend_in_runs(shape, op, Heads(shape, params.thread, params.n_threads), own);
         ahead.look(params, op);
         return;
@@ -315,7 +321,7 @@ std::array<Run, 2> first_keys(const ggml_tensor * op, int thread, int n_threads)
     const Shape shape(op);
     const Heads heads(shape, thread, n_threads);
     const bool is_mask_known = !shape.mask || shape.mask->op == GGML_OP_NONE;  // before the graph is computed
-    if (!shape.is_read_in_runs(n_threads) || heads.count() == 0 || !is_mask_known) {
+    if (!shape.reads_in_runs(n_threads) || heads.count() == 0 || !is_mask_known) {
         return {};
     }
     std::array<Run, 2> rows = rows_of(shape, op, heads);
