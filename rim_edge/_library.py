@@ -29,8 +29,8 @@ _FILE_NAMES = {"darwin": "libllama.dylib", "win32": "llama.dll"}
 _LOG_LEVELS = {3: logging.WARNING, 4: logging.ERROR}  # of ggml_log_level; the rest is for the curious
 
 #: how often a thread of libgomp looks again before it sleeps, while it waits for the others. libgomp's own default is
-#: 300,000: several milliseconds, in which another program on the same cores must wait. These are 0.1 to 0.4 ms, so
-#: that threads are still awake when the next token has been chosen
+#: 300,000: tens of milliseconds, in which another program on the same cores must wait. These are 0.1 to 0.4 ms, where a
+#: hypervisor stops long waits 2.5 ms, so that threads are still awake when the next token has been chosen
 SPIN_COUNT = 10_000
 
 _loaded: ctypes.CDLL | None = None
