@@ -236,44 +236,9 @@ void attend_in_runs(const Shape & shape, const ggml_tensor * op, const Heads & h
     }
 }
 
-}  // namespace
-
-bool is_our_attention(const ggml_tensor * op) {
-    if (op->op != GGML_OP_FLASH_ATTN_EXT || !attention_kernel()) {
-        return false;
-    }
-    const ggml_tensor *const q = op->src[0], *const k = op->src[1], *const v = op->src[2], *const mask = op->src[3];
-    const bool plain = parameter(op, 1) == 0.0f && parameter(op, 2) == 0.0f && !op->src[4];
-    const bool types = q->type == GGML_TYPE_F32 && (k->type == GGML_TYPE_F16 || k->type == GGML_TYPE_F32) && v->type == k->type;
-    const bool sizes = k->ne[0] % 16 == 0 && v->ne[0] % 16 == 0 && k->ne[0] <= largest_head && v->ne[0] <= largest_head &&
-                       q->ne[2] % k->ne[2] == 0 && v->ne[2] == k->ne[2] && q->ne[2] / k->ne[2] <= most_heads && k->ne[3] == q->ne[3] &&
-                       v->ne[3] == q->ne[3];
-    const bool rows = q->nb[0] == sizeof(float) && k->nb[0] == ggml_type_size(k->type) && v->nb[0] == ggml_type_size(v->type) &&
-                      op->nb[0] == sizeof(float);
-    const bool masks = !mask || (mask->type == GGML_TYPE_F16 && mask->nb[0] == 2 && mask->ne[0] >= k->ne[1] && mask->ne[1] >= q->ne[1] &&
-                                 mask->ne[2] == 1);
-    return plain && types && sizes && rows && masks;
-}
-
-size_t attention_work_size(const ggml_tensor * op, int n_threads) {
-    const Shape shape(op);
-    return static_cast<size_t>(shape.all_values(n_threads) + alignment_values) * sizeof(float);
-}
-
-void compute_attention(const ggml_private::ComputeParams & params, ggml_tensor * op) {
-    const Shape shape(op);
+// Tasks, or segments of their keys where threads share these, one after another; `shared` is of all threads.
+void attend_in_turns(const Shape & shape, const ggml_private::ComputeParams & params, ggml_tensor * op, float * own, float * shared) {
     const AttentionKernel & kernel = *attention_kernel();
-    constexpr uintptr_t alignment = alignment_values * sizeof(float);
-    auto * const memory = reinterpret_cast<float *>((reinterpret_cast<uintptr_t>(params.work) + alignment - 1) / alignment * alignment);
-    float * const shared = memory + shape.thread_values(params.n_threads) * params.n_threads;
-    float * const own = memory + shape.thread_values(params.n_threads) * params.thread;
-    Ahead & ahead = Ahead::own();
-    ahead.reach(op);
-    if (shape.reads_in_runs(params.n_threads)) {
-        attend_in_runs(shape, op, Heads(shape, params.thread, params.n_threads), own);
-        ahead.look(params, op);
-        return;
-    }
     const AttentionPart all(own, shape.tokens_per_task * shape.group, shape.v->ne[0]);
     const AttentionPart more(all.sums + shape.part_values(), shape.tokens_per_task * shape.group, shape.v->ne[0]);
     float * const work = more.sums + shape.part_values();
@@ -312,6 +277,45 @@ void compute_attention(const ggml_private::ComputeParams & params, ggml_tensor *
             }
             finish(task, part_of(index, 0));
         }
+    }
+}
+
+}  // namespace
+
+bool is_our_attention(const ggml_tensor * op) {
+    if (op->op != GGML_OP_FLASH_ATTN_EXT || !attention_kernel()) {
+        return false;
+    }
+    const ggml_tensor *const q = op->src[0], *const k = op->src[1], *const v = op->src[2], *const mask = op->src[3];
+    const bool plain = parameter(op, 1) == 0.0f && parameter(op, 2) == 0.0f && !op->src[4];
+    const bool types = q->type == GGML_TYPE_F32 && (k->type == GGML_TYPE_F16 || k->type == GGML_TYPE_F32) && v->type == k->type;
+    const bool sizes = k->ne[0] % 16 == 0 && v->ne[0] % 16 == 0 && k->ne[0] <= largest_head && v->ne[0] <= largest_head &&
+                       q->ne[2] % k->ne[2] == 0 && v->ne[2] == k->ne[2] && q->ne[2] / k->ne[2] <= most_heads && k->ne[3] == q->ne[3] &&
+                       v->ne[3] == q->ne[3];
+    const bool rows = q->nb[0] == sizeof(float) && k->nb[0] == ggml_type_size(k->type) && v->nb[0] == ggml_type_size(v->type) &&
+                      op->nb[0] == sizeof(float);
+    const bool masks = !mask || (mask->type == GGML_TYPE_F16 && mask->nb[0] == 2 && mask->ne[0] >= k->ne[1] && mask->ne[1] >= q->ne[1] &&
+                                 mask->ne[2] == 1);
+    return plain && types && sizes && rows && masks;
+}
+
+size_t attention_work_size(const ggml_tensor * op, int n_threads) {
+    const Shape shape(op);
+    return static_cast<size_t>(shape.all_values(n_threads) + alignment_values) * sizeof(float);
+}
+
+void compute_attention(const ggml_private::ComputeParams & params, ggml_tensor * op) {
+    const Shape shape(op);
+    constexpr uintptr_t alignment = alignment_values * sizeof(float);
+    auto * const memory = reinterpret_cast<float *>((reinterpret_cast<uintptr_t>(params.work) + alignment - 1) / alignment * alignment);
+    float * const shared = memory + shape.thread_values(params.n_threads) * params.n_threads;
+    float * const own = memory + shape.thread_values(params.n_threads) * params.thread;
+    Ahead & ahead = Ahead::own();
+    ahead.reach(op);
+    if (shape.reads_in_runs(params.n_threads)) {
+        attend_in_runs(shape, op, Heads(shape, params.thread, params.n_threads), own);
+    } else {
+        attend_in_turns(shape, params, op, own, shared);
     }
     ahead.look(params, op);
 }

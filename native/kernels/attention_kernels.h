@@ -3,10 +3,11 @@
 //
 // 64 keys at a time: they are transposed (and widened) once, and multiplied by all rows of the task (tokens x query heads), some rows and
 // columns at a time in registers; then the softmax so far is corrected (Milakov and Gimelshein 2018), and the weights are multiplied by the
-// values in the same way. Few rows are multiplied at once, in the registers where keys were transposed and values widened. Keys that no token of the task sees are not read: neither their numbers nor what else may stand there. Where
-// every token sees few of the 64, as where answers are written side by side and each sees its own, some tokens at a time take the keys that
-// they see alone. A row's values are the same either way: a score does not depend on its neighbours, the weights are summed at the keys'
-// own places, and what is left out of the last sums has the weight 0.
+// values in the same way. Few rows are multiplied at once, in the registers where keys were transposed and values widened. Keys that no
+// token of the task sees are not read: neither their numbers nor what else may stand there. Where every token sees few of the 64, as where
+// answers are written side by side and each sees its own, some tokens at a time take the keys that they see alone. A row's values are the
+// same either way: a score does not depend on its neighbours, the weights are summed at the keys' own places, and what is left out of the
+// last sums has the weight 0.
 //
 // All instruction sets do the same operations on a value in the same order, and give the same bits.
 #pragma once
@@ -110,26 +111,44 @@ void fetch_keys(const AttentionTask & task, int64_t first, int64_t end) {
     }
 }
 
+// The row of a key or value of the block from `first` on, or zeros.
+RIM_INLINE const char * row_of(const char * rows, size_t step, int64_t first, int16_t place) {
+    return place < 0 ? zeros : rows + static_cast<size_t>(first + place) * step;
+}
+
+// 16 keys side by side.
+struct KeyGroup {
+    const char * rows[lanes];
+
+    KeyGroup() = default;
+    KeyGroup(const AttentionTask & task, int64_t first, const Picked & picked, int64_t group) {
+        for (int i = 0; i < lanes; ++i) {
+            rows[i] = row_of(task.keys, task.key_step, first, picked.place[group * lanes + i]);
+        }
+    }
+    // Their dimensions [at, at + 16), each in a register.
+    template <class Isa, bool half>
+    RIM_INLINE void load(int64_t at, typename Isa::Floats (&dimensions)[lanes]) const {
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) {
+            dimensions[i] = load16<Isa, half>(rows[i], at);
+        }
+        Isa::transpose(dimensions);
+    }
+};
+
 // keys[dimension][picked.columns()].
 template <class Isa, bool half>
 void transpose_keys(const AttentionTask & task, int64_t first, const Picked & picked, float * keys) {
     const int64_t columns = picked.columns();
-    for (int64_t group = 0; group < columns; group += lanes) {
-        const char * rows[lanes];
-        for (int i = 0; i < lanes; ++i) {
-            const int16_t place = picked.place[group + i];
-            rows[i] = place < 0 ? zeros : task.keys + static_cast<size_t>(first + place) * task.key_step;
-        }
+    for (int64_t group = 0; group < columns / lanes; ++group) {
+        const KeyGroup from(task, first, picked, group);
         for (int64_t at = 0; at < task.key_size; at += lanes) {
-            typename Isa::Floats r[lanes];
+            typename Isa::Floats dimensions[lanes];
+            from.load<Isa, half>(at, dimensions);
 #pragma GCC unroll 16
             for (int i = 0; i < lanes; ++i) {
-                r[i] = load16<Isa, half>(rows[i], at);
-            }
-            Isa::transpose(r);
-#pragma GCC unroll 16
-            for (int i = 0; i < lanes; ++i) {
-                Isa::store(keys + (at + i) * columns + group, r[i]);
+                Isa::store(keys + (at + i) * columns + group * lanes, dimensions[i]);
             }
         }
     }
@@ -139,36 +158,34 @@ void transpose_keys(const AttentionTask & task, int64_t first, const Picked & pi
 template <class Isa, bool half>
 void widen_values(const AttentionTask & task, int64_t first, const Picked & picked, float * values) {
     for (int64_t key = 0; key < picked.n; ++key) {
-        const int16_t place = picked.place[key];
-        const char * const row = place < 0 ? zeros : task.values + static_cast<size_t>(first + place) * task.value_step;
+        const char * const row = row_of(task.values, task.value_step, first, picked.place[key]);
         for (int64_t at = 0; at < task.value_size; at += lanes) {
             Isa::store(values + key * task.value_size + at, load16<Isa, half>(row, at));
         }
     }
 }
 
-// to[r][column] += sum over n of rows[r][n] * columns[n][column], R rows and C * 16 columns; each value summed in the order of n, from what
-// stands in `to` on, or from zero.
-template <class Isa, int R, int C, bool from_zero>
-RIM_INLINE void multiply_rows(const float * rows, int64_t row_step, int64_t n_inner, const float * columns, int64_t column_step, float * to,
-                              int64_t to_step) {
+// to[r][at + column] += sum over n of rows[r][n] * load(n, at)[column], R rows and C * 16 columns; each value summed in the order of n, from
+// what stands in `to` on, or from zero.
+template <class Isa, int R, int C, bool from_zero, class Load>
+RIM_INLINE void multiply_rows(const float * rows, int64_t n_inner, const Load & load, int64_t at, float * to, int64_t to_step) {
     typename Isa::Floats sums[R][C];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
         for (int c = 0; c < C; ++c) {
-            sums[r][c] = from_zero ? Isa::floats(0.0f) : Isa::load(to + r * to_step + c * lanes);
+            sums[r][c] = from_zero ? Isa::floats(0.0f) : Isa::load(to + r * to_step + at + c * lanes);
         }
     }
     for (int64_t n = 0; n < n_inner; ++n) {
         typename Isa::Floats column[C];
 #pragma GCC unroll 8
         for (int c = 0; c < C; ++c) {
-            column[c] = Isa::load(columns + n * column_step + c * lanes);
+            column[c] = load(n, at + c * lanes);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
-            const typename Isa::Floats value = Isa::floats(rows[r * row_step + n]);
+            const typename Isa::Floats value = Isa::floats(rows[r * n_inner + n]);
 #pragma GCC unroll 8
             for (int c = 0; c < C; ++c) {
                 sums[r][c] = Isa::fused(value, column[c], sums[r][c]);
@@ -179,20 +196,20 @@ RIM_INLINE void multiply_rows(const float * rows, int64_t row_step, int64_t n_in
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
         for (int c = 0; c < C; ++c) {
-            Isa::store(to + r * to_step + c * lanes, sums[r][c]);
+            Isa::store(to + r * to_step + at + c * lanes, sums[r][c]);
         }
     }
 }
 
-template <class Isa, int R, bool from_zero>
-void multiply_all_columns(const float * rows, int64_t row_step, int64_t n_inner, const float * columns, int64_t n_columns, float * to) {
-    constexpr int64_t wide = Isa::attention_columns * lanes;
+// The same for any number of columns, C * 16 at a time; load(n, at) gives 16 of them.
+template <class Isa, int R, int C, bool from_zero, class Load>
+void multiply_all_columns(const float * rows, int64_t n_inner, const Load & load, int64_t n_columns, float * to) {
     int64_t at = 0;
-    for (; at + wide <= n_columns; at += wide) {
-        multiply_rows<Isa, R, Isa::attention_columns, from_zero>(rows, row_step, n_inner, columns + at, n_columns, to + at, n_columns);
+    for (; at + C * lanes <= n_columns; at += C * lanes) {
+        multiply_rows<Isa, R, C, from_zero>(rows, n_inner, load, at, to, n_columns);
     }
     for (; at < n_columns; at += lanes) {
-        multiply_rows<Isa, R, 1, from_zero>(rows, row_step, n_inner, columns + at, n_columns, to + at, n_columns);
+        multiply_rows<Isa, R, 1, from_zero>(rows, n_inner, load, at, to, n_columns);
     }
 }
 
@@ -211,31 +228,26 @@ void with_constant(int64_t n, const Work & work) {
 template <class Isa, bool from_zero>
 void multiply_all(const float * rows, int64_t n_rows, int64_t n_inner, const float * columns, int64_t n_columns, float * to) {
     constexpr int many = Isa::attention_rows;
+    const auto load = [columns, n_columns](int64_t n, int64_t at) { return Isa::load(columns + n * n_columns + at); };
+    const auto multiply = [&](auto n, int64_t row) {
+        multiply_all_columns<Isa, decltype(n)::value, Isa::attention_columns, from_zero>(rows + row * n_inner, n_inner, load, n_columns,
+                                                                                         to + row * n_columns);
+    };
     int64_t row = 0;
     for (; row + many <= n_rows; row += many) {
-        multiply_all_columns<Isa, many, from_zero>(rows + row * n_inner, n_inner, n_inner, columns, n_columns, to + row * n_columns);
+        multiply(std::integral_constant<int, many>{}, row);
     }
     if (row < n_rows) {
-        with_constant<many - 1>(n_rows - row, [&](auto rest) {
-            multiply_all_columns<Isa, decltype(rest)::value, from_zero>(rows + row * n_inner, n_inner, n_inner, columns, n_columns,
-                                                                        to + row * n_columns);
-        });
+        with_constant<many - 1>(n_rows - row, [&](auto rest) { multiply(rest, row); });
     }
 }
 
 // ---- few rows: keys and values go from memory through registers once
 
-// to[r][column] = sum over the dimensions of queries[r] * key[column], of R rows and groups [group, group + G) of 16 keys.
+// to[r][column] = sum over the dimensions of queries[r] * key[column], of R rows and G groups of keys.
 template <class Isa, bool half, int R, int G>
-void score_groups(const AttentionTask & task, int64_t first, const Picked & picked, int64_t group, const float * queries, float * to) {
-    const char * keys[G][lanes];
+void score_groups(const KeyGroup * keys, int64_t key_size, const float * queries, float * to, int64_t to_step) {
     typename Isa::Floats sums[R][G];
-    for (int g = 0; g < G; ++g) {
-        for (int i = 0; i < lanes; ++i) {
-            const int16_t place = picked.place[(group + g) * lanes + i];
-            keys[g][i] = place < 0 ? zeros : task.keys + static_cast<size_t>(first + place) * task.key_step;
-        }
-    }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
@@ -243,20 +255,16 @@ void score_groups(const AttentionTask & task, int64_t first, const Picked & pick
             sums[r][g] = Isa::floats(0.0f);
         }
     }
-    for (int64_t at = 0; at < task.key_size; at += lanes) {
+    for (int64_t at = 0; at < key_size; at += lanes) {
 #pragma GCC unroll 4
         for (int g = 0; g < G; ++g) {
             typename Isa::Floats dimensions[lanes];
-#pragma GCC unroll 16
-            for (int i = 0; i < lanes; ++i) {
-                dimensions[i] = load16<Isa, half>(keys[g][i], at);
-            }
-            Isa::transpose(dimensions);
+            keys[g].load<Isa, half>(at, dimensions);
 #pragma GCC unroll 16
             for (int i = 0; i < lanes; ++i) {
 #pragma GCC unroll 8
                 for (int r = 0; r < R; ++r) {
-                    sums[r][g] = Isa::fused(Isa::floats(queries[r * task.key_size + at + i]), dimensions[i], sums[r][g]);
+                    sums[r][g] = Isa::fused(Isa::floats(queries[r * key_size + at + i]), dimensions[i], sums[r][g]);
                 }
             }
         }
@@ -265,7 +273,7 @@ void score_groups(const AttentionTask & task, int64_t first, const Picked & pick
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
         for (int g = 0; g < G; ++g) {
-            Isa::store(to + r * picked.columns() + (group + g) * lanes, sums[r][g]);
+            Isa::store(to + r * to_step + g * lanes, sums[r][g]);
         }
     }
 }
@@ -273,63 +281,28 @@ void score_groups(const AttentionTask & task, int64_t first, const Picked & pick
 template <class Isa, bool half, int R>
 void score_few(const AttentionTask & task, int64_t first, const Picked & picked, const float * queries, float * to) {
     constexpr int together = R <= 2 ? 4 : R <= 4 ? 2 : 1;
-    const int64_t n_groups = picked.columns() / lanes;
-    int64_t group = 0;
-    for (; group + together <= n_groups; group += together) {
-        score_groups<Isa, half, R, together>(task, first, picked, group, queries, to);
+    const int64_t columns = picked.columns();
+    KeyGroup keys[block_keys / lanes];
+    for (int64_t group = 0; group < columns / lanes; ++group) {
+        keys[group] = KeyGroup(task, first, picked, group);
     }
-    for (; group < n_groups; ++group) {
-        score_groups<Isa, half, R, 1>(task, first, picked, group, queries, to);
+    int64_t column = 0;
+    for (; column + together * lanes <= columns; column += together * lanes) {
+        score_groups<Isa, half, R, together>(keys + column / lanes, task.key_size, queries, to + column, columns);
     }
-}
-
-// to[r][column] += sum over the keys of weights[r] * value[column], of R rows and C * 16 columns from `at` on.
-template <class Isa, bool half, int R, int C>
-void add_columns(const AttentionTask & task, int64_t first, const Picked & picked, const float * weights, int64_t at, float * to) {
-    typename Isa::Floats sums[R][C];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-        for (int c = 0; c < C; ++c) {
-            sums[r][c] = Isa::load(to + r * task.value_size + at + c * lanes);
-        }
-    }
-    for (int64_t key = 0; key < picked.n; ++key) {
-        const int16_t place = picked.place[key];
-        const char * const row = place < 0 ? zeros : task.values + static_cast<size_t>(first + place) * task.value_step;
-        typename Isa::Floats value[C];
-#pragma GCC unroll 8
-        for (int c = 0; c < C; ++c) {
-            value[c] = load16<Isa, half>(row, at + c * lanes);
-        }
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-            const typename Isa::Floats weight = Isa::floats(weights[r * picked.n + key]);
-#pragma GCC unroll 8
-            for (int c = 0; c < C; ++c) {
-                sums[r][c] = Isa::fused(weight, value[c], sums[r][c]);
-            }
-        }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-        for (int c = 0; c < C; ++c) {
-            Isa::store(to + r * task.value_size + at + c * lanes, sums[r][c]);
-        }
+    for (; column < columns; column += lanes) {
+        score_groups<Isa, half, R, 1>(keys + column / lanes, task.key_size, queries, to + column, columns);
     }
 }
 
+// to[r][column] += sum over the keys of weights[r] * value[column], of R rows.
 template <class Isa, bool half, int R>
 void add_few(const AttentionTask & task, int64_t first, const Picked & picked, const float * weights, float * to) {
-    constexpr int wide = R <= 2 ? 8 : R <= 4 ? 4 : 2;
-    int64_t at = 0;
-    for (; at + wide * lanes <= task.value_size; at += wide * lanes) {
-        add_columns<Isa, half, R, wide>(task, first, picked, weights, at, to);
-    }
-    for (; at < task.value_size; at += lanes) {
-        add_columns<Isa, half, R, 1>(task, first, picked, weights, at, to);
-    }
+    constexpr int together = R <= 2 ? 8 : R <= 4 ? 4 : 2;
+    const auto load = [&](int64_t key, int64_t at) {
+        return load16<Isa, half>(row_of(task.values, task.value_step, first, picked.place[key]), at);
+    };
+    multiply_all_columns<Isa, R, together, false>(weights, picked.n, load, task.value_size, to);
 }
 
 // The mask of 16 keys, of which n are there: numbers to add, and which keys are seen.
@@ -443,8 +416,7 @@ void attend_block(const AttentionTask & task, int64_t first, int64_t end, const 
         }
     }
     if (few) {
-        with_constant<few_rows>(
-            n_rows, [&](auto rows) { add_few<Isa, half, decltype(rows)::value>(task, first, picked, products, sums); });
+        with_constant<few_rows>(n_rows, [&](auto rows) { add_few<Isa, half, decltype(rows)::value>(task, first, picked, products, sums); });
     } else {
         widen_values<Isa, half>(task, first, picked, work.values);
         multiply_all<Isa, false>(products, n_rows, picked.n, work.values, task.value_size, sums);

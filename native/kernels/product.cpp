@@ -68,10 +68,11 @@ struct Chunks {
 struct Shape {
     const ggml_tensor * weights;
     const ggml_tensor * input;
-    int64_t inner, n_tokens, n_tiles;
+    int64_t inner, n_tokens, n_tiles, tile_size;
 
     explicit Shape(const ggml_tensor * op)
-        : weights(op->src[0]), input(op->src[1]), inner(weights->ne[0]), n_tokens(ggml_nrows(input)), n_tiles(tile_count(weights->ne[1])) {}
+        : weights(op->src[0]), input(op->src[1]), inner(weights->ne[0]), n_tokens(ggml_nrows(input)), n_tiles(tile_count(weights->ne[1])),
+          tile_size(static_cast<int64_t>(tile_bytes(*layout_of(weights->type), inner))) {}
 
     const float * token(int64_t index) const {
         const int64_t row = index % input->ne[1];
@@ -107,12 +108,8 @@ void prepare(const Kernel & kernel, const Shape & shape, int64_t first, int64_t 
     }
 }
 
-int64_t tile_size_of(const Shape & shape) {
-    return static_cast<int64_t>(tile_bytes(*layout_of(shape.weights->type), shape.inner));
-}
-
 Chunks chunks_of(const Shape & shape, int n_threads) {
-    return Chunks(shape.n_tiles, tile_size_of(shape), shape.n_tokens, kernel_for(shape.weights->type)->token_step, n_threads);
+    return Chunks(shape.n_tiles, shape.tile_size, shape.n_tokens, kernel_for(shape.weights->type)->token_step, n_threads);
 }
 
 }  // namespace
@@ -138,7 +135,6 @@ void compute_product(const ggml_private::ComputeParams & params, ggml_tensor * o
 
     Ahead & ahead = Ahead::own();
     ahead.reach(op);
-    const int64_t tile_size = tile_size_of(shape);
     const Chunks chunks = chunks_of(shape, params.n_threads);
     const auto * const tiles = static_cast<const uint8_t *>(shape.weights->data);
     auto * const out = static_cast<float *>(op->data);
@@ -150,7 +146,7 @@ void compute_product(const ggml_private::ComputeParams & params, ggml_tensor * o
         const Part part = chunks.part(chunk);
         const int64_t full = std::min(part.end_tile, shape.weights->ne[1] / tile_rows);
         if (part.first_tile < full) {
-            foresight.read((full - part.first_tile) * tile_size, [&](bool told) {
+            foresight.read((full - part.first_tile) * shape.tile_size, [&](bool told) {
                 kernel.multiply(tiles, prepared, {part.first_tile, full, part.first_token, part.end_token, told}, out, out_stride);
             });
         }
@@ -173,8 +169,8 @@ Run first_weights(const ggml_tensor * op, int thread, int n_threads) noexcept {
         return {};
     }
     const Part part = chunks.part(thread);
-    const int64_t bytes = std::min((part.end_tile - part.first_tile) * tile_size_of(shape), worth_fetching);
-    return {static_cast<const char *>(shape.weights->data) + part.first_tile * tile_size_of(shape), static_cast<size_t>(bytes), 0, 1};
+    const int64_t bytes = std::min((part.end_tile - part.first_tile) * shape.tile_size, worth_fetching);
+    return {static_cast<const char *>(shape.weights->data) + part.first_tile * shape.tile_size, static_cast<size_t>(bytes), 0, 1};
 }
 
 }  // namespace rim::kernels
