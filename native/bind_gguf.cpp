@@ -104,9 +104,10 @@ struct Metadata {
     std::shared_ptr<const GgufFile> file;
     bool arrays;
 
+    bool has(const GgufValue & value) const { return arrays || !value.is_array; }
     const GgufValue * find(const std::string & key) const {
         const GgufValue * const value = file->find(key);
-        return value && (arrays || !value->is_array) ? value : nullptr;
+        return value && has(*value) ? value : nullptr;
     }
     nb::object get(const std::string & key, nb::object otherwise) const {
         const GgufValue * const value = find(key);
@@ -122,7 +123,7 @@ struct Metadata {
     template <class Of> nb::list list(const Of & of) const {
         nb::list result;
         for (const auto & [key, value] : file->values()) {
-            if (arrays || !value.is_array) {
+            if (has(value)) {
                 result.append(of(key, value));
             }
         }
@@ -139,21 +140,19 @@ struct Metadata {
     }
 };
 
-// Some elements of an array of integers; None where the file has no such array, or it is shorter.
-nb::object integers_at(const Reader & reader, const std::string & key, const std::vector<uint64_t> & indices) {
+// Some elements of an array of so many numbers; None where the file has no such array.
+nb::object numbers_at(const Reader & reader, const std::string & key, uint64_t count, const std::vector<uint64_t> & indices) {
     const GgufValue * const value = reader.file->find(key);
-    if (!value || !value->is_array || (value->type != GGUF_TYPE_INT32 && value->type != GGUF_TYPE_UINT32)) {
+    if (!value || !value->is_array || value->type == GGUF_TYPE_STRING || value->count != count) {
         return nb::none();
     }
     nb::list result;
     for (const uint64_t index : indices) {
-        if (index >= value->count) {
-            return nb::none();
+        if (index >= count) {
+            throw nb::index_error("no such element");
         }
-        const unsigned char * const at = reader.file->data(*value) + index * sizeof(int32_t);
-        int32_t number;
-        std::memcpy(&number, at, sizeof number);
-        result.append(value->type == GGUF_TYPE_INT32 ? int64_t{number} : int64_t{static_cast<uint32_t>(number)});
+        const uint64_t size = value->length / count;
+        result.append(to_python(reader.file, GgufValue{value->type, false, 1, value->position + index * size, size, {}}));
     }
     return result;
 }
@@ -239,8 +238,8 @@ void bind_gguf(nb::module_ & m) {
         .def_prop_ro("data_offset", [](const Reader & r) { return r.file->data_offset(); }, "Bytes from the start of the file.")
         .def_prop_ro("metadata", [](const Reader & r) { return Metadata{r.file, r.arrays}; },
                      "Every key in the file's order: int, float, bool, str; arrays of numbers as numpy arrays, of strings as StringArray.")
-        .def("integers_at", &integers_at, "key"_a, "indices"_a,
-             nb::sig("def integers_at(self, key: str, indices: Sequence[int]) -> list[int] | None"),
-             "Some elements of an array of integers of 32 bits, without numpy; None where the file has no such array or it is shorter.")
+        .def("numbers_at", &numbers_at, "key"_a, "count"_a, "indices"_a,
+             nb::sig("def numbers_at(self, key: str, count: int, indices: Sequence[int]) -> list[int | float | bool] | None"),
+             "Some elements of an array of `count` numbers, without numpy; None where the file has no such array.")
         .def_prop_ro("tensors", [](const Reader & r) { return r.file->tensors(); });
 }

@@ -105,13 +105,16 @@ def test_metadata_is_a_mapping(model: Path) -> None:
             metadata["missing key"]
 
 
-def test_some_integers_of_an_array(tmp_path: Path) -> None:
+def test_some_numbers_of_an_array(tmp_path: Path) -> None:
     file = GgufFile(make_model(tmp_path / "m.gguf", metadata={"x.ints": [5, -6, 7], "x.reals": [0.25]}))
-    assert file.integers_at("x.ints", [2, 0, 1]) == [7, 5, -6]
-    assert file.integers_at("x.ints", []) == []
-    assert file.integers_at("x.ints", [3]) is None
-    for key in ("x.reals", "general.architecture", "tokenizer.ggml.tokens", "missing key"):
-        assert file.integers_at(key, [0]) is None
+    assert file.numbers_at("x.ints", 3, [2, 0, 1]) == [7, 5, -6]
+    assert file.numbers_at("x.ints", 3, []) == []
+    assert file.numbers_at("x.ints", 4, [3]) is None
+    assert file.numbers_at("x.reals", 1, [0]) == [0.25]
+    with pytest.raises(IndexError):
+        file.numbers_at("x.ints", 3, [3])
+    for key, count in (("general.architecture", 1), ("tokenizer.ggml.tokens", N_VOCAB), ("missing key", 1)):
+        assert file.numbers_at(key, count, [0]) is None
 
 
 def test_memory_slot_metadata(tmp_path: Path) -> None:

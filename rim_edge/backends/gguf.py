@@ -253,8 +253,8 @@ def _checked_spec(file: _native.GgufFile) -> RimSpec | None:
     spec = RimSpec.from_gguf(metadata, n_embd)
     if spec is not None:
         spec.check_model(len(tokens), n_embd)
-        types = file.integers_at("tokenizer.ggml.token_type", spec.memory_ids)
-        for token, kind in zip(spec.memory_ids, types or [], strict=False):
+        types = file.numbers_at("tokenizer.ggml.token_type", len(tokens), spec.memory_ids)
+        for token, kind in zip(spec.memory_ids, types or (), strict=False):
             if kind != 3:  # LLAMA_TOKEN_TYPE_CONTROL
                 raise SpecError(f"memory token {token} is not of the type CONTROL: convert the model again")
     return spec

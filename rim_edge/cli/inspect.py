@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +131,7 @@ def slot_facts(spec: RimSpec, text: Callable[[int], str]) -> dict[str, Any]:
     }
 
 
-def _architecture(metadata: dict[str, Any], shape: memory.Shape) -> dict[str, Any]:
+def _architecture(metadata: Mapping[str, Any], shape: memory.Shape) -> dict[str, Any]:
     return {
         "name": shape.architecture,
         "layers": shape.n_layer,
@@ -156,7 +156,7 @@ def _vocabulary(model: _native.Model, shape: memory.Shape) -> dict[str, Any]:
     }
 
 
-def _tensors(path: str, metadata: dict[str, Any], tensors: list[_native.GgufTensor]) -> dict[str, Any]:
+def _tensors(path: str, metadata: Mapping[str, Any], tensors: list[_native.GgufTensor]) -> dict[str, Any]:
     groups = file_types.by_type(tensors)
     file_type = metadata.get("general.file_type")
     return {
@@ -186,7 +186,7 @@ def _kernels(kernels: _native.Kernels, tensors: list[_native.GgufTensor]) -> dic
 
 
 def _memory(
-    metadata: dict[str, Any], tensors: list[_native.GgufTensor], spec: RimSpec | None, cache_type: str
+    metadata: Mapping[str, Any], tensors: list[_native.GgufTensor], spec: RimSpec | None, cache_type: str
 ) -> dict[str, Any]:
     slots = spec.max_block_count * spec.block_width if spec is not None else 0
     readouts = spec.max_block_count if spec is not None else 1
@@ -203,7 +203,7 @@ def _memory(
     }
 
 
-def _integer(metadata: dict[str, Any], key: str) -> int:
+def _integer(metadata: Mapping[str, Any], key: str) -> int:
     value = metadata.get(key, 0)
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
