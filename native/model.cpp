@@ -12,6 +12,7 @@
 #include "gguf_check.h"
 #include "gguf_file.h"
 #include "kernels/buffer_type.h"
+#include "kernels/cache_memory.h"
 #include "log.h"
 #include "text.h"
 
@@ -54,6 +55,7 @@ void init_backend() {
     std::call_once(once, [] {
         llama_backend_init();
         kernels::install();
+        kernels::clear_by_giving_back();
     });
 }
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import gguf
@@ -360,6 +363,23 @@ def test_sizes_are_reported() -> None:
     head = 64 // 4
     assert s.memory["cache"] == 512 * 2 * (2 * head) * 2 * 2  # cells, layers, key-value width, keys and values, bytes
     assert s.memory["compute"] > 0
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere libllama fills a new cache itself")
+def test_a_cache_takes_memory_as_it_fills() -> None:
+    wide = model(n_embd=512, n_layer=2, n_head=8, n_head_kv=8)
+    small = think(session(wide, n_ctx=512), text(100))
+    for _ in range(2):  # the second one may get memory that the first one has written
+        before = resident_bytes()
+        s = session(wide, n_ctx=1 << 15)
+        assert s.memory["cache"] == 128 << 20
+        assert same(stack(think(s, text(100))), stack(small))
+        assert resident_bytes() - before < s.memory["cache"] // 4
+        s.close()
 
 
 def test_closing() -> None:
