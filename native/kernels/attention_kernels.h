@@ -31,13 +31,13 @@ constexpr int few_rows = 8;  // up to so many, what is transposed and widened is
 constexpr float lowest = -std::numeric_limits<float>::infinity();
 
 struct Work {
-    float *queries, *keys, *values, *weights, *gathered;
+    float *queries, *keys, *values, *weights;
 
     Work(float * memory, int64_t key_size, int64_t value_size, int64_t n_rows)
         : queries(memory), keys(queries + n_rows * key_size), values(keys + block_keys * key_size),
-          weights(values + block_keys * value_size), gathered(weights + n_rows * block_keys) {}
+          weights(values + block_keys * value_size) {}
     static int64_t size(int64_t key_size, int64_t value_size, int64_t n_rows) {
-        return (n_rows + block_keys) * key_size + block_keys * value_size + 2 * n_rows * block_keys;
+        return (n_rows + block_keys) * key_size + block_keys * value_size + n_rows * block_keys;
     }
 };
 
@@ -48,11 +48,12 @@ constexpr int64_t columns_of(int64_t n) {
 
 // Keys of a block side by side: all 64 at their own places, or those of a set of bits alone, in their order.
 struct Picked {
+    uint64_t keys;              // bits of the block
     int64_t n;                  // side by side
     int16_t place[block_keys];  // in the block, -1: zeros are taken instead
     bool gathered;
 
-    Picked(uint64_t seen, bool gathered) : n(0), gathered(gathered) {
+    Picked(uint64_t seen, bool gathered) : keys(seen), n(0), gathered(gathered) {
         if (gathered) {
             for (; seen; seen &= seen - 1) {
                 place[n++] = static_cast<int16_t>(__builtin_ctzll(seen));
@@ -65,6 +66,9 @@ struct Picked {
         }
     }
     int64_t columns() const { return columns_of(n); }
+    // Of gathered keys: those of 16 places of the block, and how many stand before them.
+    uint16_t keys_of(int part) const { return static_cast<uint16_t>(keys >> (part * lanes)); }
+    int before(int part) const { return part == 0 ? 0 : __builtin_popcountll(keys << (block_keys - part * lanes)); }
 };
 
 // exp(x) for x <= 0, relative error below 3e-7; exactly 1 for 0, exactly 0 below -87 (and for -inf).
@@ -305,6 +309,27 @@ void add_few(const AttentionTask & task, int64_t first, const Picked & picked, c
     multiply_all_columns<Isa, R, together, false>(weights, picked.n, load, task.value_size, to);
 }
 
+// The lanes of a set of bits side by side, then anything; and values side by side at these lanes, else 0: one by one, where an instruction set
+// has no better way.
+template <class Isa>
+RIM_INLINE typename Isa::Floats gathered_singly(uint32_t which, typename Isa::Floats a) {
+    float from[lanes], to[lanes] = {};
+    Isa::store(from, a);
+    for (int n = 0; which; which &= which - 1) {
+        to[n++] = from[__builtin_ctz(which)];
+    }
+    return Isa::load(to);
+}
+
+template <class Isa>
+RIM_INLINE typename Isa::Floats scattered_singly(uint32_t which, const float * from) {
+    float to[lanes] = {};
+    for (; which; which &= which - 1) {
+        to[__builtin_ctz(which)] = *from++;
+    }
+    return Isa::load(to);
+}
+
 // The mask of 16 keys, of which n are there: numbers to add, and which keys are seen.
 template <class Isa>
 RIM_INLINE uint16_t seen_keys(const uint16_t * mask, int64_t n, typename Isa::Floats & added) {
@@ -323,33 +348,35 @@ RIM_INLINE uint16_t seen_keys(const uint16_t * mask, int64_t n, typename Isa::Fl
     return static_cast<uint16_t>(~Isa::equal(added, lowest));
 }
 
-// Scores of one row become weights; what was summed before is corrected for the new largest score.
-template <class Isa>
-void weigh(const AttentionTask & task, const uint16_t * mask, int64_t n, float * scores, float & largest, float & total, float * sums) {
+// C * 16 scores of one row become weights; what was summed before is corrected for the new largest score. mask(c, added) gives what is to be
+// added to 16 scores, and which of their keys are seen. Lane by lane the sum of the weights, which the caller adds to the total.
+template <class Isa, int C, class Mask>
+RIM_INLINE typename Isa::Floats weigh(const AttentionTask & task, const Mask & mask, const float * scores, float * weights, float & largest,
+                                      float & total, float * sums) {
     using Floats = typename Isa::Floats;
-    Floats score[4];
-    uint16_t seen[4];
+    Floats score[C];
+    uint16_t seen[C];
     Floats most = Isa::floats(lowest);
     bool is_number = true;
 #pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
+    for (int c = 0; c < C; ++c) {
         Floats added;
-        seen[c] = seen_keys<Isa>(mask ? mask + c * lanes : nullptr, n - c * lanes, added);
+        seen[c] = mask(c, added);
         score[c] = Isa::select(seen[c], Isa::plus(Isa::load(scores + c * lanes), added), Isa::floats(lowest));
         most = Isa::larger(most, score[c]);
         is_number &= !Isa::unordered(score[c]);  // a maximum hides what is not a number; the result must show it
     }
     const float now = is_number ? std::max(largest, Isa::largest(most)) : __builtin_nanf("");
+    Floats sum = Isa::floats(0.0f);
     if (now == lowest) {  // nothing was seen so far
-        std::fill_n(scores, block_keys, 0.0f);
-        return;
+        std::fill_n(weights, C * lanes, 0.0f);
+        return sum;
     }
     const Floats shift = Isa::floats(now);
-    Floats sum = Isa::floats(0.0f);
 #pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
+    for (int c = 0; c < C; ++c) {
         const Floats weight = Isa::select(seen[c], exp_negative<Isa>(Isa::minus(score[c], shift)), Isa::floats(0.0f));
-        Isa::store(scores + c * lanes, weight);
+        Isa::store(weights + c * lanes, weight);
         sum = Isa::plus(sum, weight);
     }
     if (now != largest) {
@@ -360,7 +387,56 @@ void weigh(const AttentionTask & task, const uint16_t * mask, int64_t n, float *
         }
         largest = now;
     }
-    total += Isa::sum(sum);
+    return sum;
+}
+
+// Some rows of scores of all keys of a block, in place.
+template <class Isa>
+void weigh_block(const AttentionTask & task, int64_t first, int64_t end, int64_t first_row, int64_t n_rows, float * scores,
+                 const AttentionPart & part) {
+    for (int64_t at = first_row; at < first_row + n_rows; ++at, scores += block_keys) {
+        const uint16_t * const from = task.mask ? task.mask + static_cast<size_t>(at / task.n_heads) * task.mask_step + first : nullptr;
+        const auto mask = [&](int c, typename Isa::Floats & added) {
+            return seen_keys<Isa>(from ? from + c * lanes : nullptr, end - first - c * lanes, added);
+        };
+        float & total = part.totals[at];
+        const auto sum = weigh<Isa, block_keys / lanes>(task, mask, scores, scores, part.largest[at], total, part.sums + at * task.value_size);
+        total += Isa::sum(sum);
+    }
+}
+
+// Some rows of scores of C * 16 gathered keys, in place: rows of picked.columns() scores become rows of picked.n weights.
+template <class Isa, int C>
+void weigh_gathered(const AttentionTask & task, int64_t first, int64_t end, const Picked & picked, int64_t first_row, int64_t n_rows,
+                    float * scores, const AttentionPart & part) {
+    using Floats = typename Isa::Floats;
+    float masks[block_keys + lanes];  // of one token
+    const auto mask = [&masks](int c, Floats & added) {
+        added = Isa::load(masks + c * lanes);
+        return static_cast<uint16_t>(~Isa::equal(added, lowest));
+    };
+    for (int64_t row = 0; row < n_rows; ++row) {
+        const int64_t at = first_row + row;
+        if (at % task.n_heads == 0) {
+            const uint16_t * const from = task.mask ? task.mask + static_cast<size_t>(at / task.n_heads) * task.mask_step + first : nullptr;
+            for (int c = 0; c < block_keys / lanes; ++c) {
+                Floats added;
+                seen_keys<Isa>(from ? from + c * lanes : nullptr, end - first - c * lanes, added);
+                Isa::store(masks + picked.before(c), Isa::gathered(picked.keys_of(c), added));
+            }
+            std::fill(masks + picked.n, masks + C * lanes, lowest);
+        }
+        weigh<Isa, C>(task, mask, scores + row * C * lanes, scores + row * picked.n, part.largest[at], part.totals[at],
+                      part.sums + at * task.value_size);
+    }
+    // At their own places in the block, as in weigh_block().
+    for (int64_t row = 0; row < n_rows; ++row) {
+        Floats sum = Isa::floats(0.0f);
+        for (int c = 0; c < block_keys / lanes; ++c) {
+            sum = Isa::plus(sum, Isa::scattered(picked.keys_of(c), scores + row * picked.n + picked.before(c)));
+        }
+        part.totals[first_row + row] += Isa::sum(sum);
+    }
 }
 
 // Bits of the block's keys that some of the tokens see.
@@ -382,8 +458,7 @@ uint64_t seen_by(const AttentionTask & task, int64_t first_token, int64_t end_to
 template <class Isa, bool half>
 void attend_block(const AttentionTask & task, int64_t first, int64_t end, const Picked & picked, int64_t first_row, int64_t n_rows,
                   const Work & work, const AttentionPart & part) {
-    float * const weights = work.weights + first_row * block_keys;
-    float * const products = picked.gathered ? work.gathered : weights;
+    float * const products = work.weights;  // scores, then weights
     float * const sums = part.sums + first_row * task.value_size;
     for (int64_t key = 0; key < picked.n; ++key) {
         if (picked.place[key] >= 0) {
@@ -399,21 +474,12 @@ void attend_block(const AttentionTask & task, int64_t first, int64_t end, const 
         transpose_keys<Isa, half>(task, first, picked, work.keys);
         multiply_all<Isa, true>(queries, n_rows, task.key_size, work.keys, picked.columns(), products);
     }
-    for (int64_t row = 0; row < n_rows; ++row) {
-        float * const own = weights + row * block_keys;
-        if (picked.gathered) {
-            for (int64_t i = 0; i < picked.n; ++i) {
-                own[picked.place[i]] = products[row * picked.columns() + i];
-            }
-        }
-        const int64_t at = first_row + row;
-        const uint16_t * const mask = task.mask ? task.mask + static_cast<size_t>(at / task.n_heads) * task.mask_step + first : nullptr;
-        weigh<Isa>(task, mask, end - first, own, part.largest[at], part.totals[at], sums + row * task.value_size);
-        if (picked.gathered) {  // over products that have been weighed: n is at most the number of columns
-            for (int64_t i = 0; i < picked.n; ++i) {
-                products[row * picked.n + i] = own[picked.place[i]];
-            }
-        }
+    if (picked.gathered) {
+        with_constant<block_keys / lanes>(picked.columns() / lanes, [&](auto n) {
+            weigh_gathered<Isa, decltype(n)::value>(task, first, end, picked, first_row, n_rows, products, part);
+        });
+    } else {
+        weigh_block<Isa>(task, first, end, first_row, n_rows, products, part);
     }
     if (few) {
         with_constant<few_rows>(n_rows, [&](auto rows) { add_few<Isa, half, decltype(rows)::value>(task, first, picked, products, sums); });

@@ -126,6 +126,8 @@ struct Avx2 {
     RIM_INLINE static Floats select(uint16_t which, Floats a, Floats b) {
         return {_mm256_blendv_ps(b.low, a.low, lanes_of(which)), _mm256_blendv_ps(b.high, a.high, lanes_of(which >> 8))};
     }
+    RIM_INLINE static Floats gathered(uint16_t which, Floats a) { return gathered_singly<Avx2>(which, a); }
+    RIM_INLINE static Floats scattered(uint16_t which, const float * from) { return scattered_singly<Avx2>(which, from); }
     RIM_INLINE static uint16_t equal(Floats a, float b) {
         const __m256 all = _mm256_set1_ps(b);
         return bits_of(_mm256_cmp_ps(a.low, all, _CMP_EQ_OQ), _mm256_cmp_ps(a.high, all, _CMP_EQ_OQ));
