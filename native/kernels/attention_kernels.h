@@ -309,27 +309,6 @@ void add_few(const AttentionTask & task, int64_t first, const Picked & picked, c
     multiply_all_columns<Isa, R, together, false>(weights, picked.n, load, task.value_size, to);
 }
 
-// The lanes of a set of bits side by side, then anything; and values side by side at these lanes, else 0: one by one, where an instruction set
-// has no better way.
-template <class Isa>
-RIM_INLINE typename Isa::Floats gathered_singly(uint32_t which, typename Isa::Floats a) {
-    float from[lanes], to[lanes] = {};
-    Isa::store(from, a);
-    for (int n = 0; which; which &= which - 1) {
-        to[n++] = from[__builtin_ctz(which)];
-    }
-    return Isa::load(to);
-}
-
-template <class Isa>
-RIM_INLINE typename Isa::Floats scattered_singly(uint32_t which, const float * from) {
-    float to[lanes] = {};
-    for (; which; which &= which - 1) {
-        to[__builtin_ctz(which)] = *from++;
-    }
-    return Isa::load(to);
-}
-
 // The mask of 16 keys, of which n are there: numbers to add, and which keys are seen.
 template <class Isa>
 RIM_INLINE uint16_t seen_keys(const uint16_t * mask, int64_t n, typename Isa::Floats & added) {
@@ -422,7 +401,7 @@ void weigh_gathered(const AttentionTask & task, int64_t first, int64_t end, cons
             for (int c = 0; c < block_keys / lanes; ++c) {
                 Floats added;
                 seen_keys<Isa>(from ? from + c * lanes : nullptr, end - first - c * lanes, added);
-                Isa::store(masks + picked.before(c), Isa::gathered(picked.keys_of(c), added));
+                Isa::store_gathered(picked.keys_of(c), added, masks + picked.before(c));
             }
             std::fill(masks + picked.n, masks + C * lanes, lowest);
         }

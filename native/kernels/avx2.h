@@ -20,6 +20,26 @@ struct FloatPair {
     __m256 low, high;
 };
 
+// For every set of 8 bits, a byte for each lane: the lane of its n-th bit for lane n; and for a lane whose bit is set, how many bits are below.
+struct LanesOfBits {
+    uint64_t gathered[256], scattered[256];
+
+    constexpr LanesOfBits() : gathered{}, scattered{} {
+        for (unsigned bits = 0; bits < 256; ++bits) {
+            uint64_t n = 0;
+            for (uint64_t lane = 0; lane < 8; ++lane) {
+                if (bits >> lane & 1) {
+                    gathered[bits] |= lane << (8 * n);
+                    scattered[bits] |= n << (8 * lane);
+                    ++n;
+                }
+            }
+        }
+    }
+};
+
+constexpr LanesOfBits lanes_of_bits;
+
 template <class Dot>
 struct Avx2 {
     using Bytes = Pair;      // 16 lanes x 4 bytes
@@ -126,8 +146,17 @@ struct Avx2 {
     RIM_INLINE static Floats select(uint16_t which, Floats a, Floats b) {
         return {_mm256_blendv_ps(b.low, a.low, lanes_of(which)), _mm256_blendv_ps(b.high, a.high, lanes_of(which >> 8))};
     }
-    RIM_INLINE static Floats gathered(uint16_t which, Floats a) { return gathered_singly<Avx2>(which, a); }
-    RIM_INLINE static Floats scattered(uint16_t which, const float * from) { return scattered_singly<Avx2>(which, from); }
+    // The lanes whose bit is set, side by side; what 16 values behind `to` hold after them is lost.
+    RIM_INLINE static void store_gathered(uint16_t which, Floats a, float * to) {
+        _mm256_storeu_ps(to, permuted(a.low, lanes_of_bits.gathered[which & 0xFF]));
+        _mm256_storeu_ps(to + __builtin_popcount(which & 0xFF), permuted(a.high, lanes_of_bits.gathered[which >> 8]));
+    }
+    // Values side by side in the lanes whose bit is set, 0 in the others; reads 16 of them.
+    RIM_INLINE static Floats scattered(uint16_t which, const float * from) {
+        const __m256 low = permuted(_mm256_loadu_ps(from), lanes_of_bits.scattered[which & 0xFF]);
+        const __m256 high = permuted(_mm256_loadu_ps(from + __builtin_popcount(which & 0xFF)), lanes_of_bits.scattered[which >> 8]);
+        return {_mm256_and_ps(low, lanes_of(which)), _mm256_and_ps(high, lanes_of(which >> 8))};
+    }
     RIM_INLINE static uint16_t equal(Floats a, float b) {
         const __m256 all = _mm256_set1_ps(b);
         return bits_of(_mm256_cmp_ps(a.low, all, _CMP_EQ_OQ), _mm256_cmp_ps(a.high, all, _CMP_EQ_OQ));
@@ -217,6 +246,10 @@ struct Avx2 {
     RIM_INLINE static __m256 lanes_of(int bits) {  // of 8 bits, one for each lane
         const __m256i each = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
         return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits), each), each));
+    }
+
+    RIM_INLINE static __m256 permuted(__m256 a, uint64_t lanes) {
+        return _mm256_permutevar8x32_ps(a, _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(lanes))));
     }
 
     RIM_INLINE static uint16_t bits_of(__m256 low, __m256 high) {

@@ -94,7 +94,7 @@ struct Avx512Vnni {
     RIM_INLINE static Floats rounded(Floats a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
     RIM_INLINE static Floats times_power(Floats a, Floats power) { return _mm512_scalef_ps(a, power); }
     RIM_INLINE static Floats select(uint16_t which, Floats a, Floats b) { return _mm512_mask_mov_ps(b, which, a); }
-    RIM_INLINE static Floats gathered(uint16_t which, Floats a) { return _mm512_maskz_compress_ps(which, a); }
+    RIM_INLINE static void store_gathered(uint16_t which, Floats a, float * to) { store(to, _mm512_maskz_compress_ps(which, a)); }
     RIM_INLINE static Floats scattered(uint16_t which, const float * from) { return _mm512_maskz_expand_ps(which, load(from)); }
     RIM_INLINE static uint16_t equal(Floats a, float b) { return _mm512_cmp_ps_mask(a, _mm512_set1_ps(b), _CMP_EQ_OQ); }
     RIM_INLINE static uint16_t below(Floats a, float b) { return _mm512_cmp_ps_mask(a, _mm512_set1_ps(b), _CMP_LT_OQ); }

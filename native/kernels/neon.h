@@ -187,8 +187,20 @@ struct Neon {
             return vbslq_f32(vtstq_u32(vdupq_n_u32(static_cast<uint32_t>(which) >> (4 * i)), vld1q_u32(bit)), a.part[i], b.part[i]);
         });
     }
-    RIM_INLINE static Floats gathered(uint16_t which, const Floats & a) { return gathered_singly<Neon>(which, a); }
-    RIM_INLINE static Floats scattered(uint16_t which, const float * from) { return scattered_singly<Neon>(which, from); }
+    RIM_INLINE static void store_gathered(uint32_t which, const Floats & a, float * to) {
+        float from[lanes];
+        store(from, a);
+        for (; which; which &= which - 1) {
+            *to++ = from[__builtin_ctz(which)];
+        }
+    }
+    RIM_INLINE static Floats scattered(uint32_t which, const float * from) {
+        float to[lanes] = {};
+        for (; which; which &= which - 1) {
+            to[__builtin_ctz(which)] = *from++;
+        }
+        return load(to);
+    }
     RIM_INLINE static uint16_t equal(const Floats & a, float b) {
         return bits_of([&](int i) { return vceqq_f32(a.part[i], vdupq_n_f32(b)); });
     }
