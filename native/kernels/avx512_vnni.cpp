@@ -22,7 +22,7 @@ struct Avx512Vnni {
     template <bool unpacked, class Work>
     static void choose_ahead(bool told, const Work & work) {
         if (told) {
-            work(FetchAhead<4096, 10240, 3>());
+            work(FetchAhead<8192, 10240, 0>());
         } else {
             work(FetchAhead<0, 10240, 1>());
         }

@@ -51,7 +51,7 @@ void bf16_sum(const uint8_t * tiles, size_t tile_size, const uint8_t * tokens, s
     for (int64_t pair = first; pair < end; ++pair) {
         if constexpr (ahead > 0) {
             for (int r = 0; r < R; ++r) {
-                __builtin_prefetch(tiles + static_cast<size_t>(r) * tile_size + pair * 64 + ahead, 0, 1);
+                __builtin_prefetch(tiles + static_cast<size_t>(r) * tile_size + pair * 64 + ahead, 0, 0);
             }
         }
 #pragma GCC unroll 2
