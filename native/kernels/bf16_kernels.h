@@ -115,7 +115,7 @@ void bf16_tiles(const uint8_t * tiles, size_t tile_size, const Prepared & prepar
                           last ? out_stride : near_stride};
             for (const int64_t until = std::min(fetched + share, step); fetched < until; ++fetched) {
                 for (int r = 0; r < R; ++r) {
-                    __builtin_prefetch(next + static_cast<size_t>(r) * tile_size + fetched * 64, 0, 2);
+                    __builtin_prefetch(next + static_cast<size_t>(r) * tile_size + fetched * 64, 0, 0);
                 }
             }
             bf16_tokens<Isa, R, P>(std::min<int64_t>(P, part.end_token - token), tiles, tile_size, from, token_size, first, end, at);

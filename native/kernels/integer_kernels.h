@@ -351,7 +351,7 @@ struct Fetch {
         const size_t end = std::min(done + step, bytes);
         for (; done < end; done += 64) {
             for (int r = 0; r < n_tiles; ++r) {
-                __builtin_prefetch(from + static_cast<size_t>(r) * tile_size + done, 0, 2);
+                __builtin_prefetch(from + static_cast<size_t>(r) * tile_size + done, 0, 0);
             }
         }
     }
