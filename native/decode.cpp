@@ -108,8 +108,7 @@ std::vector<Decoded> Session::decode(const std::vector<Target> & targets, const 
             }
         }
     };
-    const auto step = [&](Answer & answer) {  // the next token of an answer
-        const RowStats stats = row_stats(answer.logits, n_vocab_, false);
+    const auto step = [&](Answer & answer, const RowStats & stats) {  // the next token of an answer
         const llama_token token = answer.sampler.sample(answer.logits, stats, scratch_);
         answer.out->logprobs.push_back(stats.log_probability(answer.logits[token]));
         answer.out->seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
@@ -132,7 +131,19 @@ std::vector<Decoded> Session::decode(const std::vector<Target> & targets, const 
         finish_all(Finish::length);
     }
     int64_t used = visible_cells() + thought_.cells;
+    std::vector<RowStats> stats(answers.size());
+    std::vector<size_t> open;
     while (true) {
+        open.clear();
+        for (const Answer & answer : answers) {
+            if (answer.open) {
+                open.push_back(answer.index);
+            }
+        }
+        side_by_side(static_cast<int64_t>(open.size()), [&](int64_t i) {
+            const size_t index = open[static_cast<size_t>(i)];
+            stats[index] = row_stats(answers[index].logits, n_vocab_, false);
+        });
         pass_.clear();
         bool full = false;
         for (Answer & answer : answers) {
@@ -143,7 +154,7 @@ std::vector<Decoded> Session::decode(const std::vector<Target> & targets, const 
                 finish(answer, Finish::cancelled);
                 continue;
             }
-            step(answer);
+            step(answer, stats[answer.index]);
             if (answer.open) {
                 pass_.add(answer.out->tokens.back(), answer.next, answer.sequence, 1, true);
                 full = full || answer.next >= position_limit_;

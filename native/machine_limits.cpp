@@ -13,6 +13,7 @@
 #include <ggml-cpp.h>
 #include <ggml.h>
 
+#include "cpu_backend.h"
 #include "errors.h"
 #include "kernels/buffer_type.h"
 
@@ -138,13 +139,6 @@ std::vector<ggml_backend_buffer_type_t> weight_places(ggml_backend_dev_t device)
     return places;
 }
 
-ggml_context_ptr small_context(size_t n_tensors) {
-    ggml_init_params params = {};
-    params.mem_size = ggml_tensor_overhead() * n_tensors + ggml_graph_overhead();
-    params.no_alloc = true;
-    return ggml_context_ptr(ggml_init(params));
-}
-
 }  // namespace
 
 std::vector<double> read_bandwidth(int64_t n_bytes, int32_t n_threads, int32_t n_samples, double min_seconds) {
@@ -184,15 +178,8 @@ std::vector<double> product_rate(const Product & product, int32_t n_threads, int
     check(product.rows > 0 && product.inner > 0 && product.columns > 0 && product.inner % ggml_blck_size(type) == 0,
           "a product of " + product.type + " needs an inner size that is a multiple of " + std::to_string(ggml_blck_size(type)));
     kernels::install();
-    ggml_backend_dev_t device = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-    const ggml_backend_ptr backend(device ? ggml_backend_dev_init(device, nullptr) : nullptr);
-    if (!backend) {
-        throw Error(ErrorKind::backend, "ggml has no CPU device");
-    }
-    if (const auto set = reinterpret_cast<ggml_backend_set_n_threads_t>(
-            ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(device), "ggml_backend_set_n_threads"))) {
-        set(backend.get(), n_threads);
-    }
+    const ggml_backend_ptr backend = cpu_backend(n_threads);
+    ggml_backend_dev_t const device = ggml_backend_get_device(backend.get());
     for (const ggml_backend_buffer_type_t place : weight_places(device)) {
         const ggml_context_ptr weight_context = small_context(1);
         const ggml_context_ptr work_context = small_context(2);

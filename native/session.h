@@ -27,6 +27,7 @@
 
 #include "cells.h"
 #include "context.h"
+#include "crew.h"
 #include "gate.h"
 #include "hidden.h"
 #include "logits.h"
@@ -202,8 +203,8 @@ class Session {
                     std::vector<ReadoutState> & states);
     void evaluate(const ThinkOptions & options, std::vector<ReadoutState> & states);
     size_t slice_end(size_t at, bool fine) const;
-    void read(const Read & read, size_t begin, size_t hidden_row, bool want_logits, std::vector<ReadoutState> & states);
-    Row read_row(const float * logits, ReadoutState & state);
+    std::vector<Row> read_rows(const std::vector<const float *> & logits, const std::vector<ReadoutState *> & states);
+    void side_by_side(int64_t n, const std::function<void(int64_t)> & work);
     std::shared_ptr<std::vector<float>> take_row();
     void submit(size_t begin, size_t end);
     void throw_if_stopped();
@@ -225,6 +226,7 @@ class Session {
     Pass pass_;
     HiddenTap tap_;
     llama_context_ptr context_;
+    Crew crew_;
     std::optional<Cells> cells_;
 
     std::vector<std::vector<llama_token>> texts_;  // visible text in the cache, per lane

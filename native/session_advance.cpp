@@ -42,21 +42,19 @@ std::vector<ReadoutState> Session::advance(const std::vector<Target> & targets, 
     }
     try {
         submit(0, pass_.size());
-        std::vector<ReadoutState> states;
+        std::vector<ReadoutState> states(targets.size());
+        std::vector<const float *> logits;
+        std::vector<ReadoutState *> of;
         for (size_t i = 0; i < targets.size(); ++i) {
-            const float * logits = llama_get_logits_ith(context_.get(), static_cast<int32_t>(i));
-            if (!logits) {
-                throw Error(ErrorKind::backend, "libllama gives no logits for a readout");
-            }
-            ReadoutState state;
-            state.lane = targets[i].lane;
-            state.block = targets[i].block;
-            state.logits = read_row(logits, state);
-            states.push_back(std::move(state));
+            states[i].lane = targets[i].lane;
+            states[i].block = targets[i].block;
+            logits.push_back(llama_get_logits_ith(context_.get(), static_cast<int32_t>(i)));
+            of.push_back(&states[i]);
         }
+        const std::vector<Row> rows = read_rows(logits, of);
         for (size_t i = 0; i < targets.size(); ++i) {
             ++readouts[i]->next;
-            readouts[i]->logits = states[i].logits;
+            readouts[i]->logits = states[i].logits = rows[i];
         }
         thought_.cells += static_cast<int64_t>(targets.size());
         return states;

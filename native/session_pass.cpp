@@ -191,6 +191,9 @@ void Session::evaluate(const ThinkOptions & options, std::vector<ReadoutState> &
             tap_.disarm();
         }
         submit(at, end);
+        std::vector<const Read *> readouts;
+        std::vector<const float *> logits;
+        std::vector<ReadoutState *> of;
         for (size_t r = next_read; r < last_read; ++r) {
             // Outputs come in batch order; a graph that does not pick rows gives a state for every token.
             const auto rows = static_cast<size_t>(std::max<int64_t>(tap_.count(), 0));
@@ -199,7 +202,23 @@ void Session::evaluate(const ThinkOptions & options, std::vector<ReadoutState> &
                 throw Error(ErrorKind::unsupported, model_->path() + " (" + model_->architecture() +
                                                         ") does not give the state after its final norm");
             }
-            read(reads_[r], at, row, options.logits, states);
+            ReadoutState & state = states[reads_[r].state];
+            if (reads_[r].hidden) {
+                const float * const values = tap_.row(row);
+                state.hidden = std::make_shared<std::vector<float>>(values, values + model_->n_embd());
+            }
+            if (reads_[r].logits) {
+                readouts.push_back(&reads_[r]);
+                logits.push_back(llama_get_logits_ith(context_.get(), static_cast<int32_t>(reads_[r].place - at)));
+                of.push_back(&state);
+            }
+        }
+        const std::vector<Row> rows = read_rows(logits, of);
+        for (size_t i = 0; i < rows.size(); ++i) {
+            pending_[readouts[i]->readout].logits = rows[i];
+            if (options.logits) {
+                of[i]->logits = rows[i];
+            }
         }
         next_read = last_read;
         at = end;
@@ -210,36 +229,31 @@ void Session::evaluate(const ThinkOptions & options, std::vector<ReadoutState> &
     tap_.disarm();
 }
 
-// Takes one row of the slice that began at `begin`; `hidden_row` is its row in the tap.
-void Session::read(const Read & read, size_t begin, size_t hidden_row, bool want_logits, std::vector<ReadoutState> & states) {
-    ReadoutState & state = states[read.state];
-    if (read.hidden) {
-        const float * row = tap_.row(hidden_row);
-        state.hidden = std::make_shared<std::vector<float>>(row, row + model_->n_embd());
-    }
-    if (!read.logits) {
-        return;
-    }
-    const float * logits = llama_get_logits_ith(context_.get(), static_cast<int32_t>(read.place - begin));
-    if (!logits) {
-        throw Error(ErrorKind::backend, "libllama gives no logits for a readout");
-    }
-    const Row row = read_row(logits, state);
-    pending_[read.readout].logits = row;
-    if (want_logits) {
-        state.logits = row;
-    }
+// Calls work(i) for i from 0 to n - 1, by the threads that computed the pass. `work` must not throw.
+void Session::side_by_side(int64_t n, const std::function<void(int64_t)> & work) {
+    crew_.run(fine_slices_ ? 1 : llama_n_threads_batch(context_.get()), n, work);
 }
 
-// Keeps a row of logits and what it says first.
-Row Session::read_row(const float * logits, ReadoutState & state) {
-    const std::shared_ptr<std::vector<float>> row = take_row();
-    std::memcpy(row->data(), logits, row->size() * sizeof(float));
-    const RowStats stats = row_stats(row->data(), n_vocab_, true);
-    state.token = top_token(row->data(), n_vocab_, stats, banned_);
-    state.probability = static_cast<float>(std::exp(stats.log_probability((*row)[static_cast<size_t>(state.token)])));
-    state.entropy = static_cast<float>(stats.entropy);
-    return row;
+// Keeps rows of logits and what each says first.
+std::vector<Row> Session::read_rows(const std::vector<const float *> & logits, const std::vector<ReadoutState *> & states) {
+    std::vector<std::shared_ptr<std::vector<float>>> rows;
+    for (const float * const row : logits) {
+        if (!row) {
+            throw Error(ErrorKind::backend, "libllama gives no logits for a readout");
+        }
+        rows.push_back(take_row());
+    }
+    side_by_side(static_cast<int64_t>(rows.size()), [&](int64_t index) {
+        const auto i = static_cast<size_t>(index);
+        std::vector<float> & row = *rows[i];
+        ReadoutState & state = *states[i];
+        std::memcpy(row.data(), logits[i], row.size() * sizeof(float));
+        const RowStats stats = row_stats(row.data(), n_vocab_, true);
+        state.token = top_token(row.data(), n_vocab_, stats, banned_);
+        state.probability = static_cast<float>(std::exp(stats.log_probability(row[static_cast<size_t>(state.token)])));
+        state.entropy = static_cast<float>(stats.entropy);
+    });
+    return {rows.begin(), rows.end()};
 }
 
 std::shared_ptr<std::vector<float>> Session::take_row() {

@@ -365,6 +365,29 @@ def test_sizes_are_reported() -> None:
     assert s.memory["compute"] > 0
 
 
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_what_is_said_of_a_row_belongs_to_it_however_many_threads_read_the_rows(n_threads: int) -> None:
+    tiny, lanes = model(), 3
+    s = session(tiny, n_threads=n_threads, n_lanes=lanes, n_ctx=2048)
+    states = [state for lane in s.think([text(20, lane) for lane in range(lanes)], 8, logits=True) for state in lane]
+    states += s.advance([(lane, block) for lane in range(lanes) for block in (2, 8)], [97 + i for i in range(6)])
+    assert len(states) == lanes * 8 + 6
+    banned = [token for token in tiny.control_ids if not tiny.is_eog(token)]
+    for state in states:
+        logits = np.asarray(state.logits, dtype=np.float64)
+        p = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        allowed = logits.copy()
+        allowed[banned] = -np.inf
+        assert state.token == int(allowed.argmax())
+        assert state.probability == pytest.approx(p[state.token], rel=1e-5)
+        assert state.entropy == pytest.approx(-(p * np.log(p)).sum(), rel=1e-5)
+    answers = s.decode([(lane, block) for lane in range(lanes) for block in (2, 8)], GREEDY, 5)
+    for answer, state in zip(answers, states[-6:], strict=True):
+        first = np.asarray(state.logits, dtype=np.float64)
+        of_first = first[answer.tokens[0]] - first.max() - np.log(np.exp(first - first.max()).sum())
+        assert answer.logprobs[0] == pytest.approx(of_first, rel=1e-5)
+
+
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 

@@ -4,6 +4,7 @@
 #include <ggml-cpp.h>
 #include <ggml.h>
 
+#include "../cpu_backend.h"
 #include "../errors.h"
 #include "../quantize.h"
 #include "attention.h"
@@ -14,13 +15,6 @@ namespace rim::kernels {
 
 namespace {
 
-ggml_context_ptr small_context(size_t n_tensors) {
-    ggml_init_params params = {};
-    params.mem_size = ggml_tensor_overhead() * n_tensors + ggml_graph_overhead();
-    params.no_alloc = true;
-    return ggml_context_ptr(ggml_init(params));
-}
-
 void need(bool good, ErrorKind kind, const std::string & what) {
     if (!good) {
         throw Error(kind, what);
@@ -30,18 +24,6 @@ void need(bool good, ErrorKind kind, const std::string & what) {
 void need_kernels() {
     const State & here = state();
     need(here.active, ErrorKind::unsupported, "no kernels are active: " + here.reason);
-}
-
-ggml_backend_ptr cpu_backend(int32_t n_threads) {
-    need(n_threads >= 1 && n_threads <= 1024, ErrorKind::option, "1..1024 threads");
-    ggml_backend_dev_t const device = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-    ggml_backend_ptr backend(ggml_backend_dev_init(device, nullptr));
-    need(backend != nullptr, ErrorKind::backend, "ggml has no CPU device");
-    if (const auto set = reinterpret_cast<ggml_backend_set_n_threads_t>(
-            ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(device), "ggml_backend_set_n_threads"))) {
-        set(backend.get(), n_threads);
-    }
-    return backend;
 }
 
 std::vector<float> computed(const ggml_backend_ptr & backend, ggml_context * context, ggml_tensor * output) {
