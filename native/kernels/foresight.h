@@ -1,6 +1,6 @@
 // foresight.h: whether weights that few tokens meet are read faster if the processor is told ahead what comes.
 //
-// Processors differ: Zen 5 reads Q4_K a quarter faster when told, Zen 4 loses up to a third, and it is not the same for all weight types. So
+// Processors differ: Zen 5 reads Q4_K a quarter faster when told, Zen 4 lost up to a third, and it is not the same for all weight types. So
 // each thread tries both ways in turn while it decodes, and the one with the smaller median holds from then on in the whole process, for
 // each type on its own. It changes no result.
 #pragma once

@@ -25,7 +25,8 @@ namespace rim::kernels {
 enum class Range { four_bits, five_bits, six_bits, byte };  // quants up to 15, 31, 63, 255 (or with Isa::signed_quants -128 to 127)
 
 // How many bytes the weights of few tokens are fetched ahead: of one token or two, and of more, where there is more to multiply and no
-// processor looks as far ahead as memory needs. Into which cache: 3 for the first, 1 for a farther one (__builtin_prefetch).
+// processor looks as far ahead as memory needs. Into which cache: 1 for a farther one, 0 for the first alone, past the farther ones, which
+// keep what is used again (__builtin_prefetch).
 template <size_t up_to_two, size_t for_more, int into>
 struct FetchAhead {
     static constexpr size_t two = up_to_two, more = for_more;
