@@ -8,9 +8,6 @@
 namespace rim {
 
 ggml_backend_ptr cpu_backend(int32_t n_threads) {
-    if (n_threads < 1 || n_threads > 1024) {
-        throw Error(ErrorKind::option, "1..1024 threads");
-    }
     ggml_backend_dev_t const device = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
     ggml_backend_ptr backend(device ? ggml_backend_dev_init(device, nullptr) : nullptr);
     if (!backend) {

@@ -8,7 +8,7 @@
 
 namespace rim {
 
-// Throws Error option for fewer than 1 or more than 1024 threads; backend where ggml has no CPU device.
+// Throws Error backend where ggml has no CPU device.
 ggml_backend_ptr cpu_backend(int32_t n_threads);
 
 // For so many tensors, whose data stand elsewhere, and a graph.

@@ -203,7 +203,11 @@ class Session {
                     std::vector<ReadoutState> & states);
     void evaluate(const ThinkOptions & options, std::vector<ReadoutState> & states);
     size_t slice_end(size_t at, bool fine) const;
-    std::vector<Row> read_rows(const std::vector<const float *> & logits, const std::vector<ReadoutState *> & states);
+    struct Logits {
+        const float * row;     // libllama's
+        ReadoutState * state;  // to be filled with what it says
+    };
+    std::vector<Row> read_rows(const std::vector<Logits> & logits);
     void side_by_side(int64_t n, const std::function<void(int64_t)> & work);
     std::shared_ptr<std::vector<float>> take_row();
     void submit(size_t begin, size_t end);

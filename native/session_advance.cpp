@@ -43,15 +43,13 @@ std::vector<ReadoutState> Session::advance(const std::vector<Target> & targets, 
     try {
         submit(0, pass_.size());
         std::vector<ReadoutState> states(targets.size());
-        std::vector<const float *> logits;
-        std::vector<ReadoutState *> of;
+        std::vector<Logits> logits;
         for (size_t i = 0; i < targets.size(); ++i) {
             states[i].lane = targets[i].lane;
             states[i].block = targets[i].block;
-            logits.push_back(llama_get_logits_ith(context_.get(), static_cast<int32_t>(i)));
-            of.push_back(&states[i]);
+            logits.push_back({llama_get_logits_ith(context_.get(), static_cast<int32_t>(i)), &states[i]});
         }
-        const std::vector<Row> rows = read_rows(logits, of);
+        const std::vector<Row> rows = read_rows(logits);
         for (size_t i = 0; i < targets.size(); ++i) {
             ++readouts[i]->next;
             readouts[i]->logits = states[i].logits = rows[i];

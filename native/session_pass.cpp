@@ -191,9 +191,8 @@ void Session::evaluate(const ThinkOptions & options, std::vector<ReadoutState> &
             tap_.disarm();
         }
         submit(at, end);
-        std::vector<const Read *> readouts;
-        std::vector<const float *> logits;
-        std::vector<ReadoutState *> of;
+        std::vector<size_t> readouts;
+        std::vector<Logits> logits;
         for (size_t r = next_read; r < last_read; ++r) {
             // Outputs come in batch order; a graph that does not pick rows gives a state for every token.
             const auto rows = static_cast<size_t>(std::max<int64_t>(tap_.count(), 0));
@@ -208,16 +207,15 @@ void Session::evaluate(const ThinkOptions & options, std::vector<ReadoutState> &
                 state.hidden = std::make_shared<std::vector<float>>(values, values + model_->n_embd());
             }
             if (reads_[r].logits) {
-                readouts.push_back(&reads_[r]);
-                logits.push_back(llama_get_logits_ith(context_.get(), static_cast<int32_t>(reads_[r].place - at)));
-                of.push_back(&state);
+                readouts.push_back(reads_[r].readout);
+                logits.push_back({llama_get_logits_ith(context_.get(), static_cast<int32_t>(reads_[r].place - at)), &state});
             }
         }
-        const std::vector<Row> rows = read_rows(logits, of);
+        const std::vector<Row> rows = read_rows(logits);
         for (size_t i = 0; i < rows.size(); ++i) {
-            pending_[readouts[i]->readout].logits = rows[i];
+            pending_[readouts[i]].logits = rows[i];
             if (options.logits) {
-                of[i]->logits = rows[i];
+                logits[i].state->logits = rows[i];
             }
         }
         next_read = last_read;
@@ -235,10 +233,10 @@ void Session::side_by_side(int64_t n, const std::function<void(int64_t)> & work)
 }
 
 // Keeps rows of logits and what each says first.
-std::vector<Row> Session::read_rows(const std::vector<const float *> & logits, const std::vector<ReadoutState *> & states) {
+std::vector<Row> Session::read_rows(const std::vector<Logits> & logits) {
     std::vector<std::shared_ptr<std::vector<float>>> rows;
-    for (const float * const row : logits) {
-        if (!row) {
+    for (const Logits & one : logits) {
+        if (!one.row) {
             throw Error(ErrorKind::backend, "libllama gives no logits for a readout");
         }
         rows.push_back(take_row());
@@ -246,8 +244,8 @@ std::vector<Row> Session::read_rows(const std::vector<const float *> & logits, c
     side_by_side(static_cast<int64_t>(rows.size()), [&](int64_t index) {
         const auto i = static_cast<size_t>(index);
         std::vector<float> & row = *rows[i];
-        ReadoutState & state = *states[i];
-        std::memcpy(row.data(), logits[i], row.size() * sizeof(float));
+        ReadoutState & state = *logits[i].state;
+        std::memcpy(row.data(), logits[i].row, row.size() * sizeof(float));
         const RowStats stats = row_stats(row.data(), n_vocab_, true);
         state.token = top_token(row.data(), n_vocab_, stats, banned_);
         state.probability = static_cast<float>(std::exp(stats.log_probability(row[static_cast<size_t>(state.token)])));

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from rim_edge import (
 )
 from rim_edge.model import BUNDLED
 from tests.exact import EXACT, QUESTIONS, WORDS, make_endless_model
+from tests.process_memory import resident_bytes
 from tests.shapes import make_model, token_id
 
 
@@ -146,12 +146,6 @@ def test_close_stops_the_work_and_frees_the_model(folder: Path) -> None:
         model.chat()
     with pytest.raises(ClosedError):
         chat.ask(WORDS)
-
-
-def resident_bytes() -> int:
-    """Memory of this process; 0 where the system does not say."""
-    statm = Path("/proc/self/statm")
-    return int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else 0
 
 
 def test_close_frees_the_memory_at_once(folder: Path) -> None:

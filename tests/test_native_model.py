@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import resource
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from process_memory import resident_bytes
 from rim_edge._native import Model
 from shapes import (
     ARCHITECTURES,
@@ -206,20 +208,16 @@ def test_close(tmp_path: Path) -> None:
 
 
 def test_loading_many_times_leaks_nothing(path: Path) -> None:
-    def resident() -> int:
-        status = Path("/proc/self/statm")
-        return int(status.read_text().split()[1]) if status.exists() else 0
-
     for _ in range(20):
         Model(path).close()
     gc.collect()
-    before = resident()
+    before = resident_bytes()
     for _ in range(200):
         Model(path).close()
         with pytest.raises(ModelFileError):
             Model("/nonexistent.gguf")
     gc.collect()
-    assert resident() - before < 2000  # pages: 40 KiB a load would be a leak
+    assert resident_bytes() - before < 2000 * resource.getpagesize()  # 40 KiB a load would be a leak
 
 
 def test_loading_releases_the_interpreter(path: Path) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import gguf
@@ -26,6 +24,7 @@ from native_session import (
     text,
     think,
 )
+from process_memory import resident_bytes
 
 from rim_edge import _native
 from rim_edge.errors import ClosedError, ContextFullError, OptionError, UnsupportedError
@@ -386,10 +385,6 @@ def test_what_is_said_of_a_row_belongs_to_it_however_many_threads_read_the_rows(
         first = np.asarray(state.logits, dtype=np.float64)
         of_first = first[answer.tokens[0]] - first.max() - np.log(np.exp(first - first.max()).sum())
         assert answer.logprobs[0] == pytest.approx(of_first, rel=1e-5)
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere libllama fills a new cache itself")

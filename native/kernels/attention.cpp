@@ -62,7 +62,7 @@ struct Shape {
 AttentionTask tokens_of(AttentionTask task, int64_t first, int64_t end) {
     task.n_tokens = end - first;
     task.queries += static_cast<size_t>(first) * task.token_step;
-    task.mask = task.mask ? task.mask + static_cast<size_t>(first) * task.mask_step : nullptr;
+    task.mask = task.mask_of(first);
     task.out += static_cast<size_t>(first) * task.out_token_step;
     return task;
 }
@@ -179,7 +179,7 @@ void finish(const AttentionTask & task, const AttentionPart & all) {
 int64_t end_of_seen(const AttentionTask & task) {
     int64_t end = task.mask ? 0 : task.n_keys;
     for (int64_t token = 0; token < task.n_tokens; ++token) {
-        const uint16_t * const mask = task.mask ? task.mask + static_cast<size_t>(token) * task.mask_step : nullptr;
+        const uint16_t * const mask = task.mask_of(token);
         for (int64_t key = task.n_keys; key > end; --key) {
             if (mask[key - 1] != lowest_half) {
                 end = key;

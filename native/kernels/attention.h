@@ -35,6 +35,7 @@ struct AttentionTask {
     size_t out_token_step, out_head_step;
 
     int64_t n_rows() const { return n_tokens * n_heads; }
+    const uint16_t * mask_of(int64_t token) const { return mask ? mask + static_cast<size_t>(token) * mask_step : nullptr; }
 };
 
 // What some of the keys give for every row: sums of weighted values, the largest score, the sum of the weights exp(score - largest).

@@ -327,6 +327,13 @@ RIM_INLINE uint16_t seen_keys(const uint16_t * mask, int64_t n, typename Isa::Fl
     return static_cast<uint16_t>(~Isa::equal(added, lowest));
 }
 
+// The same of a token and the c-th 16 keys of the block from `first` on; keys end before `end`.
+template <class Isa>
+RIM_INLINE uint16_t seen_keys(const AttentionTask & task, int64_t token, int64_t first, int64_t end, int c, typename Isa::Floats & added) {
+    const uint16_t * const mask = task.mask_of(token);
+    return seen_keys<Isa>(mask ? mask + first + c * lanes : nullptr, end - first - c * lanes, added);
+}
+
 // C * 16 scores of one row become weights; what was summed before is corrected for the new largest score. mask(c, added) gives what is to be
 // added to 16 scores, and which of their keys are seen. Lane by lane the sum of the weights, which the caller adds to the total.
 template <class Isa, int C, class Mask>
@@ -374,9 +381,8 @@ template <class Isa>
 void weigh_block(const AttentionTask & task, int64_t first, int64_t end, int64_t first_row, int64_t n_rows, float * scores,
                  const AttentionPart & part) {
     for (int64_t at = first_row; at < first_row + n_rows; ++at, scores += block_keys) {
-        const uint16_t * const from = task.mask ? task.mask + static_cast<size_t>(at / task.n_heads) * task.mask_step + first : nullptr;
         const auto mask = [&](int c, typename Isa::Floats & added) {
-            return seen_keys<Isa>(from ? from + c * lanes : nullptr, end - first - c * lanes, added);
+            return seen_keys<Isa>(task, at / task.n_heads, first, end, c, added);
         };
         float & total = part.totals[at];
         const auto sum = weigh<Isa, block_keys / lanes>(task, mask, scores, scores, part.largest[at], total, part.sums + at * task.value_size);
@@ -397,10 +403,9 @@ void weigh_gathered(const AttentionTask & task, int64_t first, int64_t end, cons
     for (int64_t row = 0; row < n_rows; ++row) {
         const int64_t at = first_row + row;
         if (at % task.n_heads == 0) {
-            const uint16_t * const from = task.mask ? task.mask + static_cast<size_t>(at / task.n_heads) * task.mask_step + first : nullptr;
             for (int c = 0; c < block_keys / lanes; ++c) {
                 Floats added;
-                seen_keys<Isa>(from ? from + c * lanes : nullptr, end - first - c * lanes, added);
+                seen_keys<Isa>(task, at / task.n_heads, first, end, c, added);
                 Isa::store_gathered(picked.keys_of(c), added, masks + picked.before(c));
             }
             std::fill(masks + picked.n, masks + C * lanes, lowest);
@@ -421,13 +426,11 @@ void weigh_gathered(const AttentionTask & task, int64_t first, int64_t end, cons
 // Bits of the block's keys that some of the tokens see.
 template <class Isa>
 uint64_t seen_by(const AttentionTask & task, int64_t first_token, int64_t end_token, int64_t first, int64_t end) {
-    const int64_t n = std::min(block_keys, end - first);
     uint64_t any = 0;
     for (int64_t token = first_token; token < (task.mask ? end_token : first_token + 1); ++token) {
-        for (int c = 0; c < 4; ++c) {
+        for (int c = 0; c < block_keys / lanes; ++c) {
             typename Isa::Floats added;
-            const uint16_t * const row = task.mask ? task.mask + static_cast<size_t>(token) * task.mask_step + first + c * lanes : nullptr;
-            any |= static_cast<uint64_t>(seen_keys<Isa>(row, n - c * lanes, added)) << (c * lanes);
+            any |= static_cast<uint64_t>(seen_keys<Isa>(task, token, first, end, c, added)) << (c * lanes);
         }
     }
     return any;

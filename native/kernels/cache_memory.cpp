@@ -11,6 +11,7 @@
 #include <ggml-backend.h>
 #include <llama.h>
 
+#include "pages.h"
 #include "redirect.h"
 
 #endif
@@ -23,18 +24,15 @@ namespace {
 
 // Makes `size` bytes zero: of whole pages by giving them back, unless the system refuses (locked or huge pages).
 void zero(uint8_t * memory, size_t size) {
-    const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-    const auto address = reinterpret_cast<uintptr_t>(memory);
-    const size_t before = (page - address % page) % page;
-    if (before < size) {
-        uint8_t * const first = memory + before;
-        const size_t whole = (size - before) / page * page;
+    const Pages whole = whole_pages(memory, size, static_cast<size_t>(sysconf(_SC_PAGESIZE)));
+    if (whole.bytes > 0) {
 #if defined(MADV_NOHUGEPAGE)
-        madvise(first, whole, MADV_NOHUGEPAGE);  // else a layer's first row would bring 2 MiB
+        madvise(whole.first, whole.bytes, MADV_NOHUGEPAGE);  // else a layer's first row would bring 2 MiB
 #endif
-        if (madvise(first, whole, MADV_DONTNEED) == 0) {
-            memset(memory, 0, before);
-            memset(first + whole, 0, size - before - whole);
+        if (madvise(whole.first, whole.bytes, MADV_DONTNEED) == 0) {
+            uint8_t *const first = static_cast<uint8_t *>(whole.first), *const end = first + whole.bytes;
+            memset(memory, 0, static_cast<size_t>(first - memory));
+            memset(end, 0, static_cast<size_t>(memory + size - end));
             return;
         }
     }

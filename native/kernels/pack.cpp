@@ -14,6 +14,7 @@
 #include "../cpu.h"
 #include "kernel.h"
 #include "layout.h"
+#include "pages.h"
 
 namespace rim::kernels {
 
@@ -46,10 +47,9 @@ class Source {
         is_file_ = size >= 2 * page_ && is_file_page(first, page_) && is_file_page(last, page_);
     }
     void let_go(const uint8_t * data, size_t size) const {
-        const uintptr_t start = (reinterpret_cast<uintptr_t>(data) + page_ - 1) / page_ * page_;
-        const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + size) / page_ * page_;
-        if (is_file_ && start < end) {
-            madvise(reinterpret_cast<void *>(start), end - start, MADV_DONTNEED);
+        const Pages whole = whole_pages(data, size, page_);
+        if (is_file_ && whole.bytes > 0) {
+            madvise(whole.first, whole.bytes, MADV_DONTNEED);
         }
     }
     // Where the same matrix also gives the embeddings of tokens, a row brings back some pages, not 2 MiB.
@@ -81,11 +81,9 @@ struct Source {
 
 void prefer_large_pages([[maybe_unused]] void * memory, [[maybe_unused]] size_t size) noexcept {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-    constexpr uintptr_t large = 2 << 20;
-    const uintptr_t start = (reinterpret_cast<uintptr_t>(memory) + large - 1) / large * large;
-    const uintptr_t end = (reinterpret_cast<uintptr_t>(memory) + size) / large * large;
-    if (start < end) {
-        madvise(reinterpret_cast<void *>(start), end - start, MADV_HUGEPAGE);
+    const Pages whole = whole_pages(memory, size, 2 << 20);
+    if (whole.bytes > 0) {
+        madvise(whole.first, whole.bytes, MADV_HUGEPAGE);
     }
 #endif
 }

@@ -21,9 +21,10 @@ void need(bool good, ErrorKind kind, const std::string & what) {
     }
 }
 
-void need_kernels() {
+void need_kernels(int32_t n_threads) {
     const State & here = state();
     need(here.active, ErrorKind::unsupported, "no kernels are active: " + here.reason);
+    need(n_threads >= 1 && n_threads <= 1024, ErrorKind::option, "1..1024 threads");
 }
 
 std::vector<float> computed(const ggml_backend_ptr & backend, ggml_context * context, ggml_tensor * output) {
@@ -39,7 +40,7 @@ std::vector<float> computed(const ggml_backend_ptr & backend, ggml_context * con
 
 std::vector<float> trial_product(const std::string & name, const uint8_t * weights, int64_t n_weight_bytes, int64_t rows, int64_t inner,
                                  const float * values, int64_t n_tokens, int32_t n_threads) {
-    need_kernels();
+    need_kernels(n_threads);
     const ggml_type type = tensor_type(name);
     need(fits(type, inner, rows), ErrorKind::option,
          "the kernels take no " + name + " of " + std::to_string(rows) + " rows of " + std::to_string(inner) + " values");
@@ -63,7 +64,7 @@ std::vector<float> trial_product(const std::string & name, const uint8_t * weigh
 }
 
 std::vector<float> trial_norm(const float * values, const float * weights, int64_t rows, int64_t n, float eps, int32_t n_threads) {
-    need_kernels();
+    need_kernels(n_threads);
     need(state().norms, ErrorKind::unsupported, "norms are ggml's own here");
     need(rows >= 1 && n >= 1, ErrorKind::option, "at least 1 row of 1 value");
     const ggml_backend_ptr backend = cpu_backend(n_threads);
@@ -80,7 +81,7 @@ std::vector<float> trial_norm(const float * values, const float * weights, int64
 
 std::vector<float> trial_attention(const AttentionShape & shape, const float * queries, const float * keys, const float * values,
                                    const float * mask, int32_t n_threads) {
-    need_kernels();
+    need_kernels(n_threads);
     need(shape.n_tokens >= 1 && shape.n_keys >= 1 && shape.n_heads >= 1 && shape.n_groups >= 1 && shape.n_heads % shape.n_groups == 0,
          ErrorKind::option, "query heads must be a multiple of key heads, and nothing may be empty");
     const ggml_backend_ptr backend = cpu_backend(n_threads);
