@@ -31,15 +31,29 @@ nb::object array_of(std::vector<float> && values, const size_t (&shape)[n]) {
     return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<n>>(data->data(), n, shape, owner));
 }
 
-nb::object product(const std::string & type, const Bytes & weights, const Rows & values, int32_t n_threads) {
-    std::vector<float> result;
+nb::list products(const std::vector<std::string> & types, const std::vector<Bytes> & weights, const Rows & values, int32_t n_threads) {
+    if (types.size() != weights.size()) {
+        throw rim::Error(rim::ErrorKind::option, "as many types as weights");
+    }
+    std::vector<rim::kernels::TrialWeights> all;
+    for (size_t i = 0; i < types.size(); ++i) {
+        all.push_back({types[i], weights[i].data(), static_cast<int64_t>(weights[i].size()), static_cast<int64_t>(weights[i].shape(0))});
+    }
+    std::vector<std::vector<float>> results;
     {
         nb::gil_scoped_release release;
-        result = rim::kernels::trial_product(type, weights.data(), static_cast<int64_t>(weights.size()),
-                                             static_cast<int64_t>(weights.shape(0)), static_cast<int64_t>(values.shape(1)), values.data(),
-                                             static_cast<int64_t>(values.shape(0)), n_threads);
+        results = rim::kernels::trial_products(all, static_cast<int64_t>(values.shape(1)), values.data(),
+                                               static_cast<int64_t>(values.shape(0)), n_threads);
     }
-    return array_of(std::move(result), {values.shape(0), weights.shape(0)});
+    nb::list arrays;
+    for (size_t i = 0; i < results.size(); ++i) {
+        arrays.append(array_of(std::move(results[i]), {values.shape(0), weights[i].shape(0)}));
+    }
+    return arrays;
+}
+
+nb::object product(const std::string & type, const Bytes & weights, const Rows & values, int32_t n_threads) {
+    return products({type}, {weights}, values, n_threads)[0];
 }
 
 using Row = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -55,6 +69,19 @@ nb::object norm(const Rows & values, const Row & weights, float eps, int32_t n_t
                                           static_cast<int64_t>(values.shape(1)), eps, n_threads);
     }
     return array_of(std::move(result), {values.shape(0), values.shape(1)});
+}
+
+nb::object swiglu(const Rows & gate, const Rows & up, int32_t n_threads) {
+    if (gate.shape(0) != up.shape(0) || gate.shape(1) != up.shape(1)) {
+        throw rim::Error(rim::ErrorKind::option, "gate and up have different shapes");
+    }
+    std::vector<float> result;
+    {
+        nb::gil_scoped_release release;
+        result = rim::kernels::trial_swiglu(gate.data(), up.data(), static_cast<int64_t>(gate.shape(0)), static_cast<int64_t>(gate.shape(1)),
+                                            n_threads);
+    }
+    return array_of(std::move(result), {gate.shape(0), gate.shape(1)});
 }
 
 using Heads = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
@@ -93,6 +120,7 @@ void bind_kernels(nb::module_ & m) {
         .def_ro("reason", &State::reason, "Why they are not active; empty if they are.")
         .def_ro("attention", &State::attention, "Whether attention is ours, too.")
         .def_ro("norms", &State::norms, "Whether the norms before products are ours, too.")
+        .def_ro("swiglu", &State::swiglu, "Whether the gated activation SwiGLU is ours, too.")
         .def_prop_ro("barrier", [](const State &) { return rim::kernels::is_barrier_replaced(); },
                      "Whether the threads that compute wait for each other in our way.")
         .def_ro("types", &State::types, "Weight types with a kernel of ours, as ggml names them.");
@@ -107,11 +135,21 @@ void bind_kernels(nb::module_ & m) {
                   "n_threads: int = 1) -> numpy.typing.NDArray[numpy.float32]"),
           "[n_tokens, rows] float32: one product through ggml and our kernels. weights: [rows, bytes of a row] as in a file; values: "
           "[n_tokens, inner] float32.\n\nRaises OptionError for a type or shape without a kernel, UnsupportedError where none is active.");
+    m.def("kernel_products", &products, "types"_a, "weights"_a, "values"_a, "n_threads"_a = 1,
+          nb::sig("def kernel_products(types: collections.abc.Sequence[str], weights: "
+                  "collections.abc.Sequence[numpy.typing.NDArray[numpy.uint8]], values: numpy.typing.NDArray[numpy.float32], "
+                  "n_threads: int = 1) -> list[numpy.typing.NDArray[numpy.float32]]"),
+          "The same of several weights, in one graph one after the other, as queries, keys and values of a layer are.");
     m.def("kernel_norm", &norm, "values"_a, "weights"_a, "eps"_a = 1e-5f, "n_threads"_a = 1,
           nb::sig("def kernel_norm(values: numpy.typing.NDArray[numpy.float32], weights: numpy.typing.NDArray[numpy.float32], "
                   "eps: float = 1e-5, n_threads: int = 1) -> numpy.typing.NDArray[numpy.float32]"),
           "[rows, n] float32: rows of values divided by their root mean square, times weights[n], through ggml and our kernels.\n\nRaises "
           "OptionError for shapes that do not fit, UnsupportedError where norms are ggml's own.");
+    m.def("kernel_swiglu", &swiglu, "gate"_a, "up"_a, "n_threads"_a = 1,
+          nb::sig("def kernel_swiglu(gate: numpy.typing.NDArray[numpy.float32], up: numpy.typing.NDArray[numpy.float32], "
+                  "n_threads: int = 1) -> numpy.typing.NDArray[numpy.float32]"),
+          "[rows, n] float32: gate / (1 + exp(-gate)) * up, through ggml and our kernels.\n\nRaises OptionError for shapes that do not fit, "
+          "UnsupportedError where no kernel takes them.");
     m.def("kernel_attention", &attention, "queries"_a, "keys"_a, "values"_a, "mask"_a, "scale"_a, "half_precision"_a = true,
           "n_threads"_a = 1,
           nb::sig("def kernel_attention(queries: numpy.typing.NDArray[numpy.float32], keys: numpy.typing.NDArray[numpy.float32], "

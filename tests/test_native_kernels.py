@@ -78,6 +78,28 @@ def product(kind: str, data: npt.NDArray[np.uint8], values: Floats, n_threads: i
 
 
 @needs_kernels
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+@pytest.mark.parametrize("n", [1, 3, 8, 9, 40])
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ["Q4_0", "Q4_0", "Q4_0"],
+        ["Q4_K", "Q6_K", "Q4_K", "Q4_K"],  # a layer's queries, values and keys in a mixture
+        ["Q8_0", "Q4_0", "Q4_1", "Q5_K", "Q5_K", "Q8_0"],
+    ],
+)
+def test_products_of_the_same_activations_are_those_alone(kinds: list[str], n: int, n_threads: int) -> None:
+    """Prepared once for neighbours of a type, though rotating what a product gave uses the same work memory."""
+    inner = 768
+    sizes = [(96, 64, 83)[i % 3] for i in range(len(kinds))]
+    data = [bytes_of(kind, rows, inner, i) for i, (kind, rows) in enumerate(zip(kinds, sizes, strict=True))]
+    values = activations(n, inner)
+    together = _native.kernel_products([kind.lower() for kind in kinds], data, values, n_threads)
+    for kind, weights, found in zip(kinds, data, together, strict=True):
+        np.testing.assert_array_equal(found, product(kind, weights, values))
+
+
+@needs_kernels
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize(
     ("rows", "inner", "n"),

@@ -3,6 +3,7 @@
 #include "attention.h"
 #include "barrier.h"
 #include "buffer_type.h"
+#include "graph.h"
 #include "product.h"
 
 namespace rim::kernels {
@@ -18,8 +19,8 @@ void Ahead::begin_run(int index) noexcept {
     offset_ = 0;
 }
 
-void Ahead::add(const ggml_tensor * op, int node, const Run & run) noexcept {
-    entries_[static_cast<size_t>(n_++)] = {op, node, run};
+void Ahead::add(const ggml_tensor * op, const Run & run) noexcept {
+    entries_[static_cast<size_t>(n_++)] = {op, run};
 }
 
 void Ahead::reach(const ggml_tensor * op) noexcept {
@@ -27,7 +28,6 @@ void Ahead::reach(const ggml_tensor * op) noexcept {
     for (int i = first_; i < n_; ++i) {
         if (entries_[static_cast<size_t>(i)].op == op) {
             end = i + 1;
-            reached_ = entries_[static_cast<size_t>(i)].node;
         }
     }
     first_ = end;
@@ -42,30 +42,22 @@ void Ahead::look(const ggml_private::ComputeParams & params, const ggml_tensor *
     }
     first_ = n_ = 0;
     begin_run(0);
-    auto * const graph = static_cast<ggml_cgraph *>(static_cast<const ggml_private::ThreadPool *>(params.threadpool)->graph);
-    ggml_tensor * const * const nodes = ggml_graph_nodes(graph);
-    const int n_nodes = ggml_graph_n_nodes(graph);
-    const auto after = [n_nodes](int node) { return node + 1 < n_nodes ? node + 1 : 0; };
-    int node = reached_ < n_nodes ? reached_ : 0;
-    for (int i = 0; nodes[node] != op; ++i, node = after(node)) {
-        if (i == n_nodes) {
-            return;
-        }
+    const Place place(params, op);
+    if (place.node < 0) {
+        return;
     }
-    // After the last one comes the first one of the next token, whose graph is the same.
-    for (int i = 0; i < n_nodes; ++i) {
-        node = after(node);
-        const ggml_tensor * const next = nodes[node];
+    for (int node = place.after(place.node); node != place.node; node = place.after(node)) {
+        const ggml_tensor * const next = place.nodes[node];
         if (ggml_is_empty(next)) {
             continue;
         }
         if (is_our_product(next)) {
-            add(next, node, first_weights(next, params.thread, params.n_threads));
+            add(next, first_weights(next, params.thread, params.n_threads));
             return;
         }
         if (n_ == 0 && is_our_attention(next)) {
             for (const Run & run : first_keys(next, params.thread, params.n_threads)) {
-                add(next, node, run);
+                add(next, run);
             }
         }
     }

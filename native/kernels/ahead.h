@@ -61,16 +61,14 @@ class Ahead {
   private:
     struct Entry {
         const ggml_tensor * op;
-        int node;  // of the graph
         Run run;
     };
 
     void begin_run(int index) noexcept;
-    void add(const ggml_tensor * op, int node, const Run & run) noexcept;
+    void add(const ggml_tensor * op, const Run & run) noexcept;
 
     std::array<Entry, 3> entries_;  // keys, values, weights
     int first_ = 0, n_ = 0;         // entries of operations that are not reached
-    int reached_ = 0;               // node of the last one that was
     int run_ = 0;                   // where fetching is: entry, piece, bytes of the piece
     int64_t piece_ = 0;
     size_t offset_ = 0;

@@ -19,7 +19,7 @@
 #include <type_traits>
 
 #include "attention.h"
-#include "integer_types.h"  // RIM_INLINE
+#include "exponential.h"
 
 namespace rim::kernels {
 
@@ -70,24 +70,6 @@ struct Picked {
     uint16_t keys_of(int part) const { return static_cast<uint16_t>(keys >> (part * lanes)); }
     int before(int part) const { return part == 0 ? 0 : __builtin_popcountll(keys << (block_keys - part * lanes)); }
 };
-
-// exp(x) for x <= 0, relative error below 3e-7; exactly 1 for 0, exactly 0 below -87 (and for -inf).
-template <class Isa>
-RIM_INLINE typename Isa::Floats exp_negative(typename Isa::Floats x) {
-    using Floats = typename Isa::Floats;
-    const Floats whole = Isa::rounded(Isa::times(x, Isa::floats(1.44269504f)));
-    // x - whole * ln 2, in two parts: exact for what float32 can tell
-    Floats part = Isa::fused(whole, Isa::floats(-0.693359375f), x);
-    part = Isa::fused(whole, Isa::floats(2.12194440e-4f), part);
-    Floats p = Isa::floats(1.0f / 720);
-    p = Isa::fused(p, part, Isa::floats(1.0f / 120));
-    p = Isa::fused(p, part, Isa::floats(1.0f / 24));
-    p = Isa::fused(p, part, Isa::floats(1.0f / 6));
-    p = Isa::fused(p, part, Isa::floats(0.5f));
-    p = Isa::fused(p, part, Isa::floats(1.0f));
-    p = Isa::fused(p, part, Isa::floats(1.0f));
-    return Isa::select(Isa::below(x, -87.0f), Isa::floats(0.0f), Isa::times_power(p, whole));
-}
 
 template <class Isa, bool half>
 RIM_INLINE typename Isa::Floats load16(const char * row, int64_t at) {

@@ -4,8 +4,7 @@
 // quants up to 15 a whole block (15 * 127 * 2 * 8 = 30,480), up to 31 four (31,496), up to 63 two (32,004). Quants up to 255 could exceed
 // 16 bits in the first product: they are signed numbers, multiplied as magnitudes, with the sign on the other factor.
 #include "avx2.h"
-#include "norm.h"
-#include "norm_kernels.h"
+#include "row_kernels.h"
 
 namespace rim::kernels {
 
@@ -79,8 +78,8 @@ const AttentionKernel * avx2_attention() noexcept {
     return attention_of<Avx2<Dot>>();
 }
 
-void avx2_norm_row(const float * values, const float * weights, float * out, int64_t n, float eps) {
-    norm_row_of<Avx2<Dot>>(values, weights, out, n, eps);
+const RowKernel * avx2_rows() noexcept {
+    return rows_of<Avx2<Dot>>();
 }
 
 }  // namespace rim::kernels

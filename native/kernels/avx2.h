@@ -126,6 +126,7 @@ struct Avx2 {
     }
     RIM_INLINE static Floats converted(Ints ints) { return {_mm256_cvtepi32_ps(ints.low), _mm256_cvtepi32_ps(ints.high)}; }
     RIM_INLINE static Floats times(Floats a, Floats b) { return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)}; }
+    RIM_INLINE static Floats divided(Floats a, Floats b) { return {_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)}; }
     RIM_INLINE static Floats fused(Floats a, Floats b, Floats c) {  // a * b + c, rounded once
         return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
     }

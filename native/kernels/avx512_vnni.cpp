@@ -3,8 +3,7 @@
 
 #include "attention_kernels.h"
 #include "integer_kernels.h"
-#include "norm.h"
-#include "norm_kernels.h"
+#include "row_kernels.h"
 #include "sums_x86.h"
 
 namespace rim::kernels {
@@ -85,6 +84,7 @@ struct Avx512Vnni {
     RIM_INLINE static Floats signed_bytes(const uint8_t * bytes) { return converted(_mm512_cvtepi8_epi32(load16(bytes))); }
     RIM_INLINE static Floats converted(Ints ints) { return _mm512_cvtepi32_ps(ints); }
     RIM_INLINE static Floats times(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+    RIM_INLINE static Floats divided(Floats a, Floats b) { return _mm512_div_ps(a, b); }
     RIM_INLINE static Floats fused(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
     RIM_INLINE static Floats negative(Floats a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }
     RIM_INLINE static Ints plus(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
@@ -159,8 +159,8 @@ const AttentionKernel * avx512_attention() noexcept {
     return attention_of<Avx512Vnni>();
 }
 
-void avx512_norm_row(const float * values, const float * weights, float * out, int64_t n, float eps) {
-    norm_row_of<Avx512Vnni>(values, weights, out, n, eps);
+const RowKernel * avx512_rows() noexcept {
+    return rows_of<Avx512Vnni>();
 }
 
 }  // namespace rim::kernels

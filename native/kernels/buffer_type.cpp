@@ -6,11 +6,13 @@
 
 #include "attention.h"
 #include "ggml_private.h"
+#include "glu.h"
 #include "kernel.h"
 #include "layout.h"
 #include "norm.h"
 #include "pack.h"
 #include "product.h"
+#include "rows.h"
 
 namespace rim::kernels {
 
@@ -44,7 +46,7 @@ class Traits : public TensorTraits {
 
 Traits traits;
 
-// ---- attention, which has no weights: ggml asks every extra buffer type about every operation
+// ---- attention and activations, which have no weights: ggml asks every extra buffer type about every operation
 
 class AttentionTraits : public TensorTraits {
   public:
@@ -60,6 +62,20 @@ class AttentionTraits : public TensorTraits {
 
 AttentionTraits attention_traits;
 
+class GluTraits : public TensorTraits {
+  public:
+    bool work_size(int, const ggml_tensor *, size_t & size) override {
+        size = 0;
+        return true;
+    }
+    bool compute_forward(ComputeParams * params, ggml_tensor * op) override {
+        compute_glu(*params, op);
+        return true;
+    }
+};
+
+GluTraits glu_traits;
+
 class Context : public ExtraBufferType {
   public:
     bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) override {
@@ -72,6 +88,9 @@ class Context : public ExtraBufferType {
     TensorTraits * get_tensor_traits(const ggml_tensor * op) override {
         if (is_our_attention(op)) {
             return &attention_traits;
+        }
+        if (is_our_glu(op)) {
+            return &glu_traits;
         }
         return is_our_product(op) ? static_cast<TensorTraits *>(op->src[0]->extra) : nullptr;
     }
@@ -152,6 +171,7 @@ State try_install() {
     list.insert(place, buffer_type());
     result.active = true;
     result.attention = attention_kernel() != nullptr;
+    result.swiglu = row_kernel() != nullptr;
     result.norms = replace_norm(reinterpret_cast<const void *>(types));
     for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
         const auto type = static_cast<ggml_type>(i);

@@ -18,6 +18,7 @@ struct State {
     std::string reason;              // why not; empty if active
     bool attention;                  // whether attention is computed here, too
     bool norms;                      // whether norms are
+    bool swiglu;                     // whether SwiGLU is
     std::vector<std::string> types;  // weight types with a kernel, as ggml names them
 };
 

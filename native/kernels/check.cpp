@@ -1,5 +1,5 @@
 // check.cpp: the kernels alone, without ggml and the rest of the extension: prints a hash of what they give for fixed input, one line per
-// weight type, one for attention and one for norms. All instruction sets must print the same lines; see docs/kernels.md.
+// weight type, one for attention, for norms and for SwiGLU. All instruction sets must print the same lines; see docs/kernels.md.
 //
 //     [RIM_EDGE_KERNELS=avx2] check
 #include <cstdio>
@@ -9,7 +9,7 @@
 #include "attention.h"
 #include "kernel.h"
 #include "layout.h"
-#include "norm.h"
+#include "rows.h"
 
 namespace {
 
@@ -180,7 +180,6 @@ void check_attention() {
 }
 
 void check_norm() {
-    const NormRow compute = norm_row();
     Random random;
     std::vector<float> results;
     for (const int64_t n : {1, 16, 47, 576, 2049}) {
@@ -189,10 +188,22 @@ void check_norm() {
             values.push_back(3 * random.value());
             weights.push_back(random.value());
         }
-        compute(values.data(), weights.data(), out.data(), n, 1e-5f);
+        row_kernel()->norm(values.data(), weights.data(), out.data(), n, 1e-5f);
         results.insert(results.end(), out.begin(), out.end());
     }
     std::printf("norm      %016llx\n", static_cast<unsigned long long>(hash(results)));
+}
+
+void check_swiglu() {
+    constexpr int64_t n = 4099;
+    Random random;
+    std::vector<float> gate, up, out(static_cast<size_t>(n));
+    for (int64_t i = 0; i < n; ++i) {
+        gate.push_back(static_cast<float>(1 + i % 100) * random.value());
+        up.push_back(random.value());
+    }
+    row_kernel()->swiglu(gate.data(), up.data(), out.data(), n);
+    std::printf("swiglu    %016llx\n", static_cast<unsigned long long>(hash(out)));
 }
 
 }  // namespace
@@ -207,5 +218,6 @@ int main() {
     }
     check_attention();
     check_norm();
+    check_swiglu();
     return 0;
 }

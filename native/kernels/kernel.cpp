@@ -8,7 +8,7 @@
 
 #include "attention.h"
 #include "instructions.h"
-#include "norm.h"
+#include "rows.h"
 
 namespace rim::kernels {
 
@@ -21,7 +21,7 @@ struct Level {
     bool (*present)() noexcept;
     Find find;
     const AttentionKernel * (*attention)() noexcept;
-    NormRow norm;
+    const RowKernel * (*rows)() noexcept;
     bool unasked;  // whether it is used without being named
 };
 
@@ -37,10 +37,10 @@ const Kernel * wide_bf16_kernel(ggml_type type) noexcept {
 }
 
 constexpr Level levels[] = {  // the best first
-    {"amx", has_amx_bf16, both<avx512_vnni_kernel, amx_bf16_kernel>, avx512_attention, avx512_norm_row, true},
-    {"avx512", has_avx512_vnni, both<avx512_vnni_kernel, wide_bf16_kernel>, avx512_attention, avx512_norm_row, true},
-    {"avx-vnni", has_avx_vnni, both<avx_vnni_kernel, avx2_bf16_kernel>, avx2_attention, avx2_norm_row, true},
-    {"avx2", has_avx2, both<avx2_kernel, avx2_bf16_kernel>, avx2_attention, avx2_norm_row, true},
+    {"amx", has_amx_bf16, both<avx512_vnni_kernel, amx_bf16_kernel>, avx512_attention, avx512_rows, true},
+    {"avx512", has_avx512_vnni, both<avx512_vnni_kernel, wide_bf16_kernel>, avx512_attention, avx512_rows, true},
+    {"avx-vnni", has_avx_vnni, both<avx_vnni_kernel, avx2_bf16_kernel>, avx2_attention, avx2_rows, true},
+    {"avx2", has_avx2, both<avx2_kernel, avx2_bf16_kernel>, avx2_attention, avx2_rows, true},
 };
 #elif defined(RIM_KERNELS_NEON)
 #if defined(__APPLE__)
@@ -49,8 +49,8 @@ constexpr bool unasked = false;  // not measured beside Accelerate
 constexpr bool unasked = true;
 #endif
 constexpr Level levels[] = {
-    {"i8mm", has_neon_i8mm, neon_i8mm_kernel, neon_attention, neon_norm_row, unasked},
-    {"neon", has_neon_dot, neon_kernel, neon_attention, neon_norm_row, unasked},
+    {"i8mm", has_neon_i8mm, neon_i8mm_kernel, neon_attention, neon_rows, unasked},
+    {"neon", has_neon_dot, neon_kernel, neon_attention, neon_rows, unasked},
 };
 #else
 constexpr Level levels[] = {{"none", [] () noexcept { return false; }, nullptr, nullptr, nullptr, false}};
@@ -113,8 +113,8 @@ const AttentionKernel * attention_kernel() noexcept {
     return choice().level ? choice().level->attention() : nullptr;
 }
 
-NormRow norm_row() noexcept {
-    return choice().level ? choice().level->norm : nullptr;
+const RowKernel * row_kernel() noexcept {
+    return choice().level ? choice().level->rows() : nullptr;
 }
 
 std::string why_none() {

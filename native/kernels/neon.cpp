@@ -1,8 +1,7 @@
 // neon.cpp: quantized weights with NEON and its dot product (ARMv8.2), and attention. Compiled with these instructions; entered only where
 // the processor has them.
 #include "neon.h"
-#include "norm.h"
-#include "norm_kernels.h"
+#include "row_kernels.h"
 
 namespace rim::kernels {
 
@@ -14,8 +13,8 @@ const AttentionKernel * neon_attention() noexcept {
     return attention_of<Neon>();
 }
 
-void neon_norm_row(const float * values, const float * weights, float * out, int64_t n, float eps) {
-    norm_row_of<Neon>(values, weights, out, n, eps);
+const RowKernel * neon_rows() noexcept {
+    return rows_of<Neon>();
 }
 
 }  // namespace rim::kernels

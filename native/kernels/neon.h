@@ -154,6 +154,9 @@ struct Neon {
     RIM_INLINE static Floats times(const Floats & a, const Floats & b) {
         return each<Floats>([&](int i) { return vmulq_f32(a.part[i], b.part[i]); });
     }
+    RIM_INLINE static Floats divided(const Floats & a, const Floats & b) {
+        return each<Floats>([&](int i) { return vdivq_f32(a.part[i], b.part[i]); });
+    }
     RIM_INLINE static Floats fused(const Floats & a, const Floats & b, const Floats & c) {
         return each<Floats>([&](int i) { return vfmaq_f32(c.part[i], a.part[i], b.part[i]); });
     }

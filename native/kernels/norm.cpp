@@ -1,11 +1,13 @@
 #include "norm.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include <ggml.h>
 
 #include "ggml_private.h"
 #include "redirect.h"
+#include "rows.h"
 
 namespace rim::kernels {
 
@@ -28,12 +30,15 @@ void compute_norm(const ComputeParams * params, ggml_tensor * norm, ggml_tensor 
     GGML_ASSERT(ggml_are_same_shape(values, product) && values->nb[0] == sizeof(float));
     float eps;
     memcpy(&eps, norm->op_params, sizeof eps);
-    static const NormRow compute = norm_row();
+    static const RowKernel & kernel = *row_kernel();
+    // As ggml's sum before has shared them out: each thread the rows that it has just written.
+    const int64_t share = (values->ne[1] + params->n_threads - 1) / params->n_threads;
+    const int64_t begin = share * params->thread, end = std::min(begin + share, values->ne[1]);
     for (int64_t k = 0; k < values->ne[3]; ++k) {
         for (int64_t j = 0; j < values->ne[2]; ++j) {
-            for (int64_t i = params->thread; i < values->ne[1]; i += params->n_threads) {
-                compute(row_of<const float>(values, i, j, k), row_of<const float>(weights, i, j, k), row_of<float>(product, i, j, k),
-                        values->ne[0], eps);
+            for (int64_t i = begin; i < end; ++i) {
+                kernel.norm(row_of<const float>(values, i, j, k), row_of<const float>(weights, i, j, k), row_of<float>(product, i, j, k),
+                            values->ne[0], eps);
             }
         }
     }

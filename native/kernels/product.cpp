@@ -4,7 +4,10 @@
 #include <cstdint>
 
 #include "barrier.h"
+#include "buffer_type.h"
+#include "chunks.h"
 #include "foresight.h"
+#include "graph.h"
 #include "kernel.h"
 #include "layout.h"
 #include "turns.h"
@@ -14,56 +17,6 @@ namespace rim::kernels {
 namespace {
 
 constexpr size_t work_alignment = 64;
-
-template <typename Integer>
-Integer rounded_up(Integer value, Integer step) {
-    return (value + step - 1) / step * step;
-}
-
-// How a product is cut into chunks, which the threads take one after another: large ones first, then smaller ones.
-struct Chunks {
-    int64_t n_large, large_tiles;  // large chunks: how many share no tiles, and tiles of each
-    int64_t small_tiles, tokens;   // tiles of a smaller chunk; tokens of any chunk
-    int64_t across, count;         // chunks that share tiles; all
-    int64_t n_tiles, n_tokens;
-
-    Chunks(int64_t n_tiles, int64_t tile_size, int64_t n_tokens, int64_t token_step, int n_threads)
-        : n_tiles(n_tiles), n_tokens(n_tokens) {
-        const auto share = [n_threads](int64_t tiles) { return (tiles + n_threads - 1) / n_threads; };
-        if (n_tokens <= few_tokens) {
-            // Reading weights is all that takes time: a long run of them, then shorter ones until all are done. Where even these would
-            // be read sooner than the count of them travels between cores, equal shares.
-            constexpr int64_t worth_a_turn = 256 << 10;  // bytes
-            const bool large = share(n_tiles) * tile_size > 4 * worth_a_turn;
-            n_large = large ? n_threads : 0;
-            large_tiles = share(n_tiles) * 3 / 4;
-            small_tiles = large ? worth_a_turn / tile_size + 1 : share(n_tiles);
-            tokens = n_tokens;
-        } else {
-            // Four tiles are widened together, as many for each thread; what is left is shared out. All tokens at once where there are
-            // enough chunks so: the work of widening is worth it for 24 tokens.
-            constexpr int64_t per_thread = 6;  // so that a thread that was interrupted holds nobody up for long
-            large_tiles = 4;
-            n_large = n_tiles / (large_tiles * n_threads) * n_threads;
-            small_tiles = std::max<int64_t>(share(n_tiles - n_large * large_tiles), 1);
-            const int64_t groups = n_large + n_small();
-            const int64_t parts = std::clamp<int64_t>((per_thread * n_threads + groups - 1) / groups, 1, std::max<int64_t>(n_tokens / 24, 1));
-            tokens = rounded_up<int64_t>((n_tokens + parts - 1) / parts, token_step);
-        }
-        across = (n_tokens + tokens - 1) / tokens;
-        count = (n_large + n_small()) * across;
-    }
-
-    Part part(int64_t chunk) const {
-        const int64_t group = chunk / across, token = chunk % across * tokens;
-        const int64_t tile = std::min(group, n_large) * large_tiles + std::max<int64_t>(group - n_large, 0) * small_tiles;
-        const int64_t end = std::min(tile + (group < n_large ? large_tiles : small_tiles), n_tiles);
-        return {tile, end, token, std::min(token + tokens, n_tokens)};
-    }
-
-  private:
-    int64_t n_small() const { return (n_tiles - n_large * large_tiles + small_tiles - 1) / small_tiles; }
-};
 
 struct Shape {
     const ggml_tensor * weights;
@@ -88,13 +41,66 @@ bool prepares_alone(const Shape & shape) {
     return shape.inner * shape.n_tokens <= 4096;
 }
 
+// Work memory is of all operations of a graph. Products leave the beginning of it, so much for each thread, to those between them.
+constexpr size_t others_work = 4096;  // bytes
+
+// Whether `op` leaves alone what a product before it has prepared of the input.
+bool leaves_prepared(const ggml_tensor * op, const ggml_tensor * input) {
+    const auto begin = [](const ggml_tensor * tensor) { return static_cast<const char *>(tensor->data); };
+    const auto end = [&begin](const ggml_tensor * tensor) { return begin(tensor) + ggml_nbytes(tensor); };
+    const bool leaves_input = end(op) <= begin(input) || end(input) <= begin(op);
+    switch (op->op) {
+        case GGML_OP_NONE:
+        case GGML_OP_VIEW:
+        case GGML_OP_RESHAPE:
+        case GGML_OP_PERMUTE:
+        case GGML_OP_TRANSPOSE: return true;
+        case GGML_OP_ADD:  // in F32 without work memory
+        case GGML_OP_MUL:
+        case GGML_OP_RMS_NORM: return op->src[0]->type == GGML_TYPE_F32 && leaves_input;
+        case GGML_OP_ROPE: return static_cast<size_t>(op->ne[0]) * sizeof(float) + 64 <= others_work && leaves_input;  // an angle's sines
+        default: return false;
+    }
+}
+
+// Whether the product before `op` has prepared the same activations in the same way, as queries do for keys and values, and they are still
+// there.
+bool is_prepared(const ggml_private::ComputeParams & params, const ggml_tensor * op, const Kernel & kernel) {
+    const Place place(params, op);
+    for (int node = place.node - 1; node >= 0; --node) {
+        const ggml_tensor * const before = place.nodes[node];
+        if (is_our_product(before)) {
+            return before->src[1] == op->src[1] && kernel_for(before->src[0]->type)->prepare == kernel.prepare &&
+                   (before->flags & GGML_TENSOR_FLAG_COMPUTE) && !ggml_is_empty(before);
+        }
+        if (!leaves_prepared(before, op->src[1])) {
+            return false;
+        }
+    }
+    return false;
+}
+
 size_t prepared_step(const Shape & shape) {
     return rounded_up(kernel_for(shape.weights->type)->prepared_bytes(shape.inner, shape.n_tokens), work_alignment);
 }
 
-// Where in the work memory the results of a last tile go that is not full: the rows that it lacks have no place in the output.
+// Where in the work memory, which begins anywhere, the first thread's activations are.
+uint8_t * prepared_at(void * work, int n_threads) {
+    return reinterpret_cast<uint8_t *>(
+        rounded_up<uintptr_t>(reinterpret_cast<uintptr_t>(work) + others_work * static_cast<size_t>(n_threads), work_alignment));
+}
+
+// Where after the first activations the results of a last tile go that is not full: the rows that it lacks have no place in the output.
 size_t last_tile_offset(const Shape & shape, int n_threads) {
     return prepared_step(shape) * static_cast<size_t>(prepares_alone(shape) ? n_threads : 1);
+}
+
+// Whether the threads that computed the input shared out its columns (glu.h, heads in attention.h).
+bool is_by_columns(const ggml_tensor * input) {
+    while (input->view_src) {
+        input = input->view_src;
+    }
+    return input->op == GGML_OP_GLU || input->op == GGML_OP_FLASH_ATTN_EXT;
 }
 
 // Blocks [first, end) of the activations, counted through all tokens.
@@ -108,6 +114,20 @@ void prepare(const Kernel & kernel, const Shape & shape, int64_t first, int64_t 
     }
 }
 
+// What a thread prepares of the activations, with the others or all for itself: of few tokens the columns that it has computed, else rows.
+void prepare(const ggml_private::ComputeParams & params, const Kernel & kernel, const Shape & shape, const Prepared & prepared) {
+    const int64_t blocks = shape.inner / block_values, all = blocks * shape.n_tokens;
+    if (prepares_alone(shape)) {
+        prepare(kernel, shape, 0, all, prepared);
+        return;
+    }
+    const int64_t n = shape.n_tokens <= few_tokens && is_by_columns(shape.input) ? blocks : all;  // to be shared out
+    for (int64_t before = 0; before < all; before += n) {
+        prepare(kernel, shape, before + n * params.thread / params.n_threads, before + n * (params.thread + 1) / params.n_threads, prepared);
+    }
+    wait_for_all(params.threadpool);
+}
+
 Chunks chunks_of(const Shape & shape, int n_threads) {
     return Chunks(shape.n_tiles, shape.tile_size, shape.n_tokens, kernel_for(shape.weights->type)->token_step, n_threads);
 }
@@ -116,21 +136,20 @@ Chunks chunks_of(const Shape & shape, int n_threads) {
 
 size_t product_work_size(const ggml_tensor * op, int n_threads) {
     const Shape shape(op);
-    return last_tile_offset(shape, n_threads) + static_cast<size_t>(shape.n_tokens * tile_rows) * sizeof(float) + work_alignment;
+    return others_work * static_cast<size_t>(n_threads) + last_tile_offset(shape, n_threads) +
+           static_cast<size_t>(shape.n_tokens * tile_rows) * sizeof(float) + work_alignment;
 }
 
 void compute_product(const ggml_private::ComputeParams & params, ggml_tensor * op) {
     const Shape shape(op);
     const Kernel & kernel = *kernel_for(shape.weights->type);
-    auto * const work = reinterpret_cast<uint8_t *>(rounded_up<uintptr_t>(reinterpret_cast<uintptr_t>(params.work), work_alignment));
+    uint8_t * const work = prepared_at(params.work, params.n_threads);
     Prepared prepared{work, shape.inner, shape.n_tokens};
-    const int64_t blocks = shape.inner / block_values * shape.n_tokens;
     if (prepares_alone(shape)) {
         prepared.bytes += prepared_step(shape) * static_cast<size_t>(params.thread);
-        prepare(kernel, shape, 0, blocks, prepared);
-    } else {
-        prepare(kernel, shape, blocks * params.thread / params.n_threads, blocks * (params.thread + 1) / params.n_threads, prepared);
-        wait_for_all(params.threadpool);
+    }
+    if (!is_prepared(params, op, kernel)) {
+        prepare(params, kernel, shape, prepared);
     }
 
     Ahead & ahead = Ahead::own();
@@ -141,7 +160,7 @@ void compute_product(const ggml_private::ComputeParams & params, ggml_tensor * o
     const size_t out_stride = op->nb[1] / sizeof(float);
     auto * const last = reinterpret_cast<float *>(work + last_tile_offset(shape, params.n_threads));
     Foresight foresight(kernel, shape.weights->type, shape.n_tokens);
-    Turns turns(params, op, chunks.count);
+    Turns turns(params, op, chunks.count());
     for (int64_t chunk; turns.take(chunk);) {
         const Part part = chunks.part(chunk);
         const int64_t full = std::min(part.end_tile, shape.weights->ne[1] / tile_rows);
@@ -165,7 +184,7 @@ Run first_weights(const ggml_tensor * op, int thread, int n_threads) noexcept {
     constexpr int64_t worth_fetching = 128 << 10;  // bytes
     const Shape shape(op);
     const Chunks chunks = chunks_of(shape, n_threads);
-    if (thread >= chunks.count) {
+    if (thread >= chunks.count()) {
         return {};
     }
     const Part part = chunks.part(thread);

@@ -9,6 +9,7 @@
 #include "../quantize.h"
 #include "attention.h"
 #include "buffer_type.h"
+#include "glu.h"
 #include "layout.h"
 
 namespace rim::kernels {
@@ -27,40 +28,72 @@ void need_kernels(int32_t n_threads) {
     need(n_threads >= 1 && n_threads <= 1024, ErrorKind::option, "1..1024 threads");
 }
 
+void compute(const ggml_backend_ptr & backend, ggml_cgraph * graph) {
+    need(ggml_backend_graph_compute(backend.get(), graph) == GGML_STATUS_SUCCESS, ErrorKind::backend, "ggml failed to compute");
+}
+
+std::vector<float> values_of(const ggml_tensor * tensor) {
+    std::vector<float> values(static_cast<size_t>(ggml_nelements(tensor)));
+    ggml_backend_tensor_get(tensor, values.data(), 0, ggml_nbytes(tensor));
+    return values;
+}
+
 std::vector<float> computed(const ggml_backend_ptr & backend, ggml_context * context, ggml_tensor * output) {
     ggml_cgraph * const graph = ggml_new_graph(context);
     ggml_build_forward_expand(graph, output);
-    need(ggml_backend_graph_compute(backend.get(), graph) == GGML_STATUS_SUCCESS, ErrorKind::backend, "ggml failed to compute");
-    std::vector<float> result(static_cast<size_t>(ggml_nelements(output)));
-    ggml_backend_tensor_get(output, result.data(), 0, ggml_nbytes(output));
-    return result;
+    compute(backend, graph);
+    return values_of(output);
 }
 
 }  // namespace
 
-std::vector<float> trial_product(const std::string & name, const uint8_t * weights, int64_t n_weight_bytes, int64_t rows, int64_t inner,
-                                 const float * values, int64_t n_tokens, int32_t n_threads) {
+std::vector<std::vector<float>> trial_products(const std::vector<TrialWeights> & weights, int64_t inner, const float * values,
+                                               int64_t n_tokens, int32_t n_threads) {
     need_kernels(n_threads);
-    const ggml_type type = tensor_type(name);
-    need(fits(type, inner, rows), ErrorKind::option,
-         "the kernels take no " + name + " of " + std::to_string(rows) + " rows of " + std::to_string(inner) + " values");
-    need(n_weight_bytes == static_cast<int64_t>(ggml_row_size(type, inner)) * rows, ErrorKind::option, "the weights have another size");
     need(n_tokens >= 1, ErrorKind::option, "at least 1 token");
-
     const ggml_backend_ptr backend = cpu_backend(n_threads);
-    const ggml_context_ptr weight_context = small_context(1);
-    const ggml_context_ptr work_context = small_context(2);
-    ggml_tensor * const matrix = ggml_new_tensor_2d(weight_context.get(), type, inner, rows);
+    const ggml_context_ptr weight_context = small_context(weights.size());
+    const ggml_context_ptr work_context = small_context(2 + 3 * weights.size());
+    ggml_context * const c = work_context.get();
+    std::vector<ggml_tensor *> matrices;
+    for (const TrialWeights & of : weights) {
+        const ggml_type type = tensor_type(of.type);
+        need(fits(type, inner, of.rows), ErrorKind::option,
+             "the kernels take no " + of.type + " of " + std::to_string(of.rows) + " rows of " + std::to_string(inner) + " values");
+        need(of.n_bytes == static_cast<int64_t>(ggml_row_size(type, inner)) * of.rows, ErrorKind::option, "the weights have another size");
+        matrices.push_back(ggml_new_tensor_2d(weight_context.get(), type, inner, of.rows));
+    }
     const ggml_backend_buffer_ptr weight_buffer(ggml_backend_alloc_ctx_tensors_from_buft(weight_context.get(), buffer_type()));
-    ggml_tensor * const input = ggml_new_tensor_2d(work_context.get(), GGML_TYPE_F32, inner, n_tokens);
-    ggml_tensor * const output = ggml_mul_mat(work_context.get(), matrix, input);
-    const ggml_backend_buffer_ptr work_buffer(ggml_backend_alloc_ctx_tensors(work_context.get(), backend.get()));
-    need(weight_buffer && work_buffer, ErrorKind::backend, "no memory for a matrix product of " + name);
-    need(ggml_backend_dev_supports_op(ggml_backend_get_device(backend.get()), output), ErrorKind::unsupported,
-         "the kernels do not take this product");
-    ggml_backend_tensor_set(matrix, weights, 0, static_cast<size_t>(n_weight_bytes));
+
+    ggml_tensor * const input = ggml_new_tensor_2d(c, GGML_TYPE_F32, inner, n_tokens);
+    ggml_tensor * const positions = ggml_new_tensor_1d(c, GGML_TYPE_I32, n_tokens);
+    std::vector<ggml_tensor *> outputs;
+    ggml_cgraph * const graph = ggml_new_graph(c);
+    for (size_t i = 0; i < weights.size(); ++i) {
+        constexpr int64_t head = 32;
+        outputs.push_back(ggml_mul_mat(c, matrices[i], input));
+        ggml_build_forward_expand(graph, outputs.back());
+        if (i + 1 < weights.size() && weights[i].rows % head == 0) {
+            ggml_tensor * const heads = ggml_reshape_3d(c, outputs.back(), head, weights[i].rows / head, n_tokens);
+            ggml_build_forward_expand(graph, ggml_rope(c, heads, positions, head, GGML_ROPE_TYPE_NORMAL));
+        }
+    }
+    const ggml_backend_buffer_ptr work_buffer(ggml_backend_alloc_ctx_tensors(c, backend.get()));
+    need(weight_buffer && work_buffer, ErrorKind::backend, "no memory for a matrix product");
+    const std::vector<int32_t> zeros(static_cast<size_t>(n_tokens));
+    ggml_backend_tensor_set(positions, zeros.data(), 0, ggml_nbytes(positions));
     ggml_backend_tensor_set(input, values, 0, ggml_nbytes(input));
-    return computed(backend, work_context.get(), output);
+    for (size_t i = 0; i < weights.size(); ++i) {
+        need(ggml_backend_dev_supports_op(ggml_backend_get_device(backend.get()), outputs[i]), ErrorKind::unsupported,
+             "the kernels do not take this product");
+        ggml_backend_tensor_set(matrices[i], weights[i].bytes, 0, static_cast<size_t>(weights[i].n_bytes));
+    }
+    compute(backend, graph);
+    std::vector<std::vector<float>> results;
+    for (const ggml_tensor * const output : outputs) {
+        results.push_back(values_of(output));
+    }
+    return results;
 }
 
 std::vector<float> trial_norm(const float * values, const float * weights, int64_t rows, int64_t n, float eps, int32_t n_threads) {
@@ -76,6 +109,22 @@ std::vector<float> trial_norm(const float * values, const float * weights, int64
     need(buffer != nullptr, ErrorKind::backend, "no memory for a norm");
     ggml_backend_tensor_set(input, values, 0, ggml_nbytes(input));
     ggml_backend_tensor_set(factors, weights, 0, ggml_nbytes(factors));
+    return computed(backend, context.get(), output);
+}
+
+std::vector<float> trial_swiglu(const float * gate, const float * up, int64_t rows, int64_t n, int32_t n_threads) {
+    need_kernels(n_threads);
+    need(rows >= 1 && n >= 1, ErrorKind::option, "at least 1 row of 1 value");
+    const ggml_backend_ptr backend = cpu_backend(n_threads);
+    const ggml_context_ptr context = small_context(3);
+    ggml_tensor * const left = ggml_new_tensor_2d(context.get(), GGML_TYPE_F32, n, rows);
+    ggml_tensor * const right = ggml_new_tensor_2d(context.get(), GGML_TYPE_F32, n, rows);
+    ggml_tensor * const output = ggml_swiglu_split(context.get(), left, right);
+    const ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors(context.get(), backend.get()));
+    need(buffer != nullptr, ErrorKind::backend, "no memory for a SwiGLU");
+    need(is_our_glu(output), ErrorKind::unsupported, "the kernels do not take this SwiGLU");
+    ggml_backend_tensor_set(left, gate, 0, ggml_nbytes(left));
+    ggml_backend_tensor_set(right, up, 0, ggml_nbytes(right));
     return computed(backend, context.get(), output);
 }
 

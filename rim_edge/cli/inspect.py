@@ -181,6 +181,7 @@ def _kernels(kernels: _native.Kernels, tensors: list[_native.GgufTensor]) -> dic
         "types": mine,
         "attention": kernels.attention,
         "norms": kernels.norms,
+        "swiglu": kernels.swiglu,
         "reason": kernels.reason or None,
     }
 
@@ -317,7 +318,8 @@ def _run_lines(facts: dict[str, Any]) -> list[str]:
 
 
 def _kernel_words(kernels: dict[str, Any]) -> str:
-    what = [*kernels["types"], *(part for part in ("attention", "norms") if kernels[part])]
+    parts = {"attention": "attention", "norms": "norms", "swiglu": "SwiGLU"}
+    what = [*kernels["types"], *(name for part, name in parts.items() if kernels[part])]
     if not what:
         return f"libllama's ({kernels['reason'] or 'none of ours for these types'})"
     return f"{kernels['instructions']} for {', '.join(what)}"

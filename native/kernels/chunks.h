@@ -1,0 +1,70 @@
+// chunks.h: how a product is shared out between threads.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernel.h"
+
+namespace rim::kernels {
+
+template <typename Integer>
+Integer rounded_up(Integer value, Integer step) {
+    return (value + step - 1) / step * step;
+}
+
+// The chunks that a product is cut into, which the threads take one after another: large ones first, then smaller ones.
+class Chunks {
+  public:
+    Chunks(int64_t n_tiles, int64_t tile_size, int64_t n_tokens, int64_t token_step, int n_threads) : n_tiles_(n_tiles), n_tokens_(n_tokens) {
+        const auto share = [n_threads](int64_t tiles) { return (tiles + n_threads - 1) / n_threads; };
+        if (n_tokens <= few_tokens) {
+            // Reading weights is all that takes time: of each thread's share a long run, then shorter ones until all are done. Where even
+            // these would be read sooner than the count of them travels between cores, whole shares.
+            constexpr int64_t worth_a_turn = 256 << 10;  // bytes
+            n_shares_ = n_threads;
+            share_ = share(n_tiles);
+            const bool in_turns = share_ * tile_size > 4 * worth_a_turn;
+            large_ = in_turns ? share_ * 3 / 4 : share_;
+            small_ = worth_a_turn / tile_size + 1;
+            count_ = n_shares_ * (1 + (share_ - large_ + small_ - 1) / small_);
+        } else {
+            // Four tiles are widened together, as many for each thread; what is left is shared out. All tokens at once where there are
+            // enough chunks so: the work of widening is worth it for 24 tokens.
+            constexpr int64_t per_thread = 6;  // so that a thread that was interrupted holds nobody up for long
+            large_ = 4;
+            n_large_ = n_tiles / (large_ * n_threads) * n_threads;
+            small_ = std::max<int64_t>(share(n_tiles - n_large_ * large_), 1);
+            const int64_t groups = n_large_ + (n_tiles - n_large_ * large_ + small_ - 1) / small_;
+            const int64_t parts = std::clamp<int64_t>((per_thread * n_threads + groups - 1) / groups, 1, std::max<int64_t>(n_tokens / 24, 1));
+            tokens_ = rounded_up<int64_t>((n_tokens + parts - 1) / parts, token_step);
+            across_ = (n_tokens + tokens_ - 1) / tokens_;
+            count_ = groups * across_;
+        }
+    }
+
+    int64_t count() const { return count_; }
+
+    // Of few tokens, a thread's first chunk is of its own share.
+    Part part(int64_t chunk) const {
+        if (n_shares_ > 0) {
+            const int64_t share = chunk % n_shares_, before = chunk / n_shares_;  // chunks of the share
+            const int64_t end = std::min((share + 1) * share_, n_tiles_);
+            const int64_t tile = std::min(share * share_ + (before == 0 ? 0 : large_ + (before - 1) * small_), end);
+            return {tile, std::min(tile + (before == 0 ? large_ : small_), end), 0, n_tokens_};
+        }
+        const int64_t group = chunk / across_, token = chunk % across_ * tokens_;
+        const int64_t tile = std::min(group, n_large_) * large_ + std::max<int64_t>(group - n_large_, 0) * small_;
+        const int64_t end = std::min(tile + (group < n_large_ ? large_ : small_), n_tiles_);
+        return {tile, end, token, std::min(token + tokens_, n_tokens_)};
+    }
+
+  private:
+    int64_t n_tiles_, n_tokens_, count_;
+    int64_t large_, small_;             // tiles of a chunk
+    int64_t n_shares_ = 0, share_ = 0;  // of few tokens: tiles of a share
+    int64_t n_large_ = 0;               // of more
+    int64_t tokens_ = 0, across_ = 0;   // tokens of a chunk; chunks that share tiles
+};
+
+}  // namespace rim::kernels
