@@ -164,17 +164,6 @@ void merge(const AttentionTask & task, const AttentionPart & more, const Attenti
     }
 }
 
-void finish(const AttentionTask & task, const AttentionPart & all) {
-    for (int64_t row = 0; row < task.n_rows(); ++row) {
-        float * const to = task.out + static_cast<size_t>(row / task.n_heads) * task.out_token_step +
-                           static_cast<size_t>(row % task.n_heads) * task.out_head_step;
-        const float share = all.totals[row] == 0.0f ? 0.0f : 1.0f / all.totals[row];
-        for (int64_t at = 0; at < task.value_size; ++at) {
-            to[at] = all.sums[row * task.value_size + at] * share;
-        }
-    }
-}
-
 // Keys after which no token of the task sees any: libllama's masks go on to a multiple of 256.
 int64_t end_of_seen(const AttentionTask & task) {
     int64_t end = task.mask ? 0 : task.n_keys;
@@ -232,7 +221,7 @@ void attend_in_runs(const Shape & shape, const ggml_tensor * op, const Heads & h
         }
     }
     for (int64_t i = 0; i < n_tasks; ++i) {
-        finish(heads.task(shape, op, i), part(2 * i));
+        kernel.finish(heads.task(shape, op, i), part(2 * i));
     }
 }
 
@@ -266,7 +255,7 @@ void attend_in_turns(const Shape & shape, const ggml_private::ComputeParams & pa
             attend(task, segment, more);
             merge(task, more, all);
         }
-        finish(task, all);
+        kernel.finish(task, all);
     }
     if (shares) {
         wait_for_all(params.threadpool);
@@ -275,7 +264,7 @@ void attend_in_turns(const Shape & shape, const ggml_private::ComputeParams & pa
             for (int64_t segment = 1; segment < n_segments; ++segment) {
                 merge(task, part_of(index, segment), part_of(index, 0));
             }
-            finish(task, part_of(index, 0));
+            kernel.finish(task, part_of(index, 0));
         }
     }
 }

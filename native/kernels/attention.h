@@ -54,6 +54,8 @@ struct AttentionKernel {
     // The part that keys [first, end) give; where it goes on, added to what the part has of the keys before, whole blocks. `work` has
     // work_values().
     void (*attend)(const AttentionTask & task, int64_t first, int64_t end, bool goes_on, const AttentionPart & part, float * work);
+    // The result, from what all keys give.
+    void (*finish)(const AttentionTask & task, const AttentionPart & all);
 };
 
 // The kernel of the instruction set in use, nullptr where it has none.

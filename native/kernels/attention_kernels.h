@@ -507,8 +507,20 @@ void attend_any(const AttentionTask & task, int64_t first, int64_t end, bool goe
 }
 
 template <class Isa>
+void finish(const AttentionTask & task, const AttentionPart & all) {
+    for (int64_t row = 0; row < task.n_rows(); ++row) {
+        float * const to = task.out + static_cast<size_t>(row / task.n_heads) * task.out_token_step +
+                           static_cast<size_t>(row % task.n_heads) * task.out_head_step;
+        const typename Isa::Floats share = Isa::floats(all.totals[row] == 0.0f ? 0.0f : 1.0f / all.totals[row]);
+        for (int64_t at = 0; at < task.value_size; at += lanes) {
+            Isa::store(to + at, Isa::times(Isa::load(all.sums + row * task.value_size + at), share));
+        }
+    }
+}
+
+template <class Isa>
 const AttentionKernel * attention_of() noexcept {
-    static constexpr AttentionKernel kernel{&Work::size, &attend_any<Isa>};
+    static constexpr AttentionKernel kernel{&Work::size, &attend_any<Isa>, &finish<Isa>};
     return &kernel;
 }
 
