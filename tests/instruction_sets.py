@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 LEVELS = ("i8mm", "neon") if platform.machine() in ("aarch64", "arm64") else ("amx", "avx512", "avx-vnni", "avx2")
@@ -21,11 +23,18 @@ def reason(level: str) -> str:
     return subprocess.run([*_RUN, code], env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def run(level: str, code: str, *arguments: str | Path) -> None:
-    """Run ``code`` beside the tests with the kernels of ``level``; skips the test where this processor lacks them."""
+def results(level: str, call: str, module: str, folder: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """The named arrays that ``call`` of a module beside the tests returns with the kernels of ``level``.
+
+    Skips the test where this processor lacks them.
+    """
     said = reason(level)
     if said:
         assert "lacks these instructions" in said
         pytest.skip(said)
     environment = os.environ | {"RIM_EDGE_KERNELS": level}
-    subprocess.run([*_RUN, code, *arguments], env=environment, cwd=Path(__file__).parent, check=True)
+    there = folder / "results.npz"
+    code = f"import sys, numpy, {module}; numpy.savez(sys.argv[1], **{module}.{call})"
+    subprocess.run([*_RUN, code, there], env=environment, cwd=Path(__file__).parent, check=True)
+    with np.load(there) as found:
+        return dict(found)

@@ -125,26 +125,19 @@ def test_threads_that_share_the_keys_change_nothing() -> None:
     assert np.array_equal(last, alone[-1:])
 
 
-EXAMPLE = """
-import sys
-import numpy as np
-import test_native_attention as tests
-np.save(sys.argv[1], tests.example())
-"""
-
-
-def example() -> Floats:
+def example() -> dict[str, Floats]:
     mask = causal(23, 600)
     mask[:, 70:90] = -np.inf
     values = drawn(600, 2, 48, 3)
-    return np.asarray(_native.kernel_attention(drawn(23, 6, 32, 1) * 4, drawn(600, 2, 32, 2), values, mask, 0.2))
+    found = _native.kernel_attention(drawn(23, 6, 32, 1) * 4, drawn(600, 2, 32, 2), values, mask, 0.2)
+    return {"attention": np.asarray(found)}
 
 
 @pytest.mark.parametrize("level", instruction_sets.LEVELS)
 def test_every_instruction_set_gives_the_same_bits(level: str, tmp_path: Path) -> None:
-    there = tmp_path / "there.npy"
-    instruction_sets.run(level, EXAMPLE, there)
-    assert np.array_equal(np.load(there), example())
+    there = instruction_sets.results(level, "example()", "test_native_attention", tmp_path)
+    for name, mine in example().items():
+        assert np.array_equal(there[name], mine), name
 
 
 def test_a_token_that_sees_nothing_gets_zeros() -> None:

@@ -257,31 +257,24 @@ def test_a_model_says_the_same_with_and_without_them(folder: Path, outtype: str)
     assert np.abs(ours - theirs).max() < 0.15 * theirs.std()
 
 
-PRODUCTS = """
-import sys
-import numpy as np
-import test_native_kernels as tests
-results = {}
-for kind in sys.argv[2:]:
-    for rows, inner, n in tests.SHAPES:
-        data = tests.bytes_of(kind, rows, inner, seed=n)
-        results[f"{kind}/{rows}/{n}"] = tests.product(kind, data, tests.activations(n, inner))
-np.savez(sys.argv[1], **results)
-"""
 SHAPES = [(16, 256, 1), (40, 512, 3), (64, 768, 8), (65, 512, 9), (112, 768, 16), (128, 256, 34)]
+
+
+def examples(*kinds: str) -> dict[str, Floats]:
+    return {
+        f"{kind}/{rows}/{n}": product(kind, bytes_of(kind, rows, inner, seed=n), activations(n, inner))
+        for kind in kinds
+        for rows, inner, n in SHAPES
+    }
 
 
 @needs_kernels
 @pytest.mark.parametrize("level", instruction_sets.LEVELS)
 def test_every_instruction_set_gives_the_same_bits(level: str, tmp_path: Path) -> None:
     kinds = [kind for kind in TYPES if kind != "BF16"]
-    there = tmp_path / "products.npz"
-    instruction_sets.run(level, PRODUCTS, there, *kinds)
-    with np.load(there) as results:
-        for kind in kinds:
-            for rows, inner, n in SHAPES:
-                mine = product(kind, bytes_of(kind, rows, inner, seed=n), activations(n, inner))
-                assert np.array_equal(mine, results[f"{kind}/{rows}/{n}"]), (kind, rows, inner, n)
+    there = instruction_sets.results(level, f"examples(*{kinds})", "test_native_kernels", tmp_path)
+    for name, mine in examples(*kinds).items():
+        assert np.array_equal(there[name], mine), name
 
 
 @needs_kernels
@@ -289,14 +282,12 @@ def test_every_instruction_set_gives_the_same_bits(level: str, tmp_path: Path) -
 def test_bf16_with_each_instruction_set(level: str, tmp_path: Path) -> None:
     if "BF16" not in TYPES:
         pytest.skip("this processor does not multiply BF16")
-    there = tmp_path / "products.npz"
-    instruction_sets.run(level, PRODUCTS, there, "BF16")
-    with np.load(there) as results:
-        for rows, inner, n in SHAPES:
-            data, values = bytes_of("BF16", rows, inner, seed=n), activations(n, inner)
-            weights, inputs = weights_of("BF16", data), seen("BF16", values)
-            error = np.abs(results[f"BF16/{rows}/{n}"] - inputs @ weights.T)
-            assert (error <= 3e-6 * (np.abs(inputs) @ np.abs(weights).T)).all()
+    there = instruction_sets.results(level, "examples('BF16')", "test_native_kernels", tmp_path)
+    for rows, inner, n in SHAPES:
+        data, values = bytes_of("BF16", rows, inner, seed=n), activations(n, inner)
+        weights, inputs = weights_of("BF16", data), seen("BF16", values)
+        error = np.abs(there[f"BF16/{rows}/{n}"] - inputs @ weights.T)
+        assert (error <= 3e-6 * (np.abs(inputs) @ np.abs(weights).T)).all()
 
 
 def test_an_unknown_instruction_set_is_named() -> None:

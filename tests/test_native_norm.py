@@ -58,22 +58,15 @@ def test_tiny_and_zero_rows() -> None:
     np.testing.assert_allclose(found[1], 1e-40 * 1e3 * weights.astype(np.float64), rtol=1e-2, atol=1e-43)
 
 
-NORMS = """
-import sys
-import numpy as np
-import test_native_norm as tests
-from rim_edge import _native
-np.savez(sys.argv[1], **{str(n): _native.kernel_norm(*tests.drawn(5, n, n)) for n in tests.SIZES})
-"""
+def example() -> dict[str, Floats]:
+    return {str(n): np.asarray(_native.kernel_norm(*drawn(5, n, n))) for n in SIZES}
 
 
 @pytest.mark.parametrize("level", instruction_sets.LEVELS)
 def test_every_instruction_set_gives_the_same_bits(level: str, tmp_path: Path) -> None:
-    there = tmp_path / "norms.npz"
-    instruction_sets.run(level, NORMS, there)
-    with np.load(there) as results:
-        for n in SIZES:
-            assert np.array_equal(results[str(n)], _native.kernel_norm(*drawn(5, n, n))), n
+    there = instruction_sets.results(level, "example()", "test_native_norm", tmp_path)
+    for name, mine in example().items():
+        assert np.array_equal(there[name], mine), name
 
 
 def test_another_number_of_weights_is_refused() -> None:

@@ -57,22 +57,15 @@ def test_what_is_not_a_number_shows_in_its_place_alone(at: int) -> None:
         assert found[1, at] and found.sum() == 1
 
 
-SWIGLU = """
-import sys
-import numpy as np
-import test_native_swiglu as tests
-from rim_edge import _native
-np.savez(sys.argv[1], **{str(n): _native.kernel_swiglu(*tests.drawn(5, n, n)) for n in tests.SIZES})
-"""
+def example() -> dict[str, Floats]:
+    return {str(n): np.asarray(_native.kernel_swiglu(*drawn(5, n, n))) for n in SIZES}
 
 
 @pytest.mark.parametrize("level", instruction_sets.LEVELS)
 def test_every_instruction_set_gives_the_same_bits(level: str, tmp_path: Path) -> None:
-    there = tmp_path / "swiglu.npz"
-    instruction_sets.run(level, SWIGLU, there)
-    with np.load(there) as results:
-        for n in SIZES:
-            assert np.array_equal(results[str(n)], _native.kernel_swiglu(*drawn(5, n, n))), n
+    there = instruction_sets.results(level, "example()", "test_native_swiglu", tmp_path)
+    for name, mine in example().items():
+        assert np.array_equal(there[name], mine), name
 
 
 def test_other_shapes_are_refused() -> None:

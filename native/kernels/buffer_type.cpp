@@ -30,51 +30,32 @@ bool is_ours(const ggml_tensor * weights) {
     return weights && weights->buffer && ggml_backend_buffer_get_type(weights->buffer) == buffer_type();
 }
 
-// ---- a weight's products
+// ---- what is computed here
 
+using WorkSize = size_t (*)(const ggml_tensor * op, int n_threads);
+using Compute = void (*)(const ComputeParams & params, ggml_tensor * op);
+
+template <WorkSize size_of, Compute compute>
 class Traits : public TensorTraits {
   public:
     bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
-        size = product_work_size(op, n_threads);
+        size = size_of(op, n_threads);
         return true;
     }
     bool compute_forward(ComputeParams * params, ggml_tensor * op) override {
-        compute_product(*params, op);
+        compute(*params, op);
         return true;
     }
 };
 
-Traits traits;
+size_t no_work(const ggml_tensor *, int) {
+    return 0;
+}
 
-// ---- attention and activations, which have no weights: ggml asks every extra buffer type about every operation
-
-class AttentionTraits : public TensorTraits {
-  public:
-    bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
-        size = attention_work_size(op, n_threads);
-        return true;
-    }
-    bool compute_forward(ComputeParams * params, ggml_tensor * op) override {
-        compute_attention(*params, op);
-        return true;
-    }
-};
-
-AttentionTraits attention_traits;
-
-class GluTraits : public TensorTraits {
-  public:
-    bool work_size(int, const ggml_tensor *, size_t & size) override {
-        size = 0;
-        return true;
-    }
-    bool compute_forward(ComputeParams * params, ggml_tensor * op) override {
-        compute_glu(*params, op);
-        return true;
-    }
-};
-
-GluTraits glu_traits;
+Traits<product_work_size, compute_product> product_traits;  // of a weight
+// These have no weights: ggml asks every extra buffer type about every operation.
+Traits<attention_work_size, compute_attention> attention_traits;
+Traits<no_work, compute_glu> glu_traits;
 
 class Context : public ExtraBufferType {
   public:
@@ -99,7 +80,7 @@ class Context : public ExtraBufferType {
 // ---- buffers: the CPU back end's own memory, with our way of filling it
 
 ggml_status init_tensor(ggml_backend_buffer_t, ggml_tensor * tensor) {
-    tensor->extra = can_hold(tensor) ? static_cast<TensorTraits *>(&traits) : nullptr;
+    tensor->extra = can_hold(tensor) ? static_cast<TensorTraits *>(&product_traits) : nullptr;
     return GGML_STATUS_SUCCESS;
 }
 

@@ -1,4 +1,4 @@
-// chunks.h: how a product is shared out between threads.
+// chunks.h: how work is shared out between threads.
 #pragma once
 
 #include <algorithm>
@@ -13,17 +13,22 @@ Integer rounded_up(Integer value, Integer step) {
     return (value + step - 1) / step * step;
 }
 
+// How many of n neighbours each thread takes where they go in equal shares; the last threads may have fewer. SwiGLU's columns are shared out
+// as the rows of the products before it are.
+constexpr int64_t share_of(int64_t n, int n_threads) noexcept {
+    return (n + n_threads - 1) / n_threads;
+}
+
 // The chunks that a product is cut into, which the threads take one after another: large ones first, then smaller ones.
 class Chunks {
   public:
     Chunks(int64_t n_tiles, int64_t tile_size, int64_t n_tokens, int64_t token_step, int n_threads) : n_tiles_(n_tiles), n_tokens_(n_tokens) {
-        const auto share = [n_threads](int64_t tiles) { return (tiles + n_threads - 1) / n_threads; };
         if (n_tokens <= few_tokens) {
             // Reading weights is all that takes time: of each thread's share a long run, then shorter ones until all are done. Where even
             // these would be read sooner than the count of them travels between cores, whole shares.
             constexpr int64_t worth_a_turn = 256 << 10;  // bytes
             n_shares_ = n_threads;
-            share_ = share(n_tiles);
+            share_ = share_of(n_tiles, n_threads);
             const bool in_turns = share_ * tile_size > 4 * worth_a_turn;
             large_ = in_turns ? share_ * 3 / 4 : share_;
             small_ = worth_a_turn / tile_size + 1;
@@ -34,7 +39,7 @@ class Chunks {
             constexpr int64_t per_thread = 6;  // so that a thread that was interrupted holds nobody up for long
             large_ = 4;
             n_large_ = n_tiles / (large_ * n_threads) * n_threads;
-            small_ = std::max<int64_t>(share(n_tiles - n_large_ * large_), 1);
+            small_ = std::max<int64_t>(share_of(n_tiles - n_large_ * large_, n_threads), 1);
             const int64_t groups = n_large_ + (n_tiles - n_large_ * large_ + small_ - 1) / small_;
             const int64_t parts = std::clamp<int64_t>((per_thread * n_threads + groups - 1) / groups, 1, std::max<int64_t>(n_tokens / 24, 1));
             tokens_ = rounded_up<int64_t>((n_tokens + parts - 1) / parts, token_step);

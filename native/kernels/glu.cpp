@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "chunks.h"
 #include "kernel.h"
 #include "layout.h"
 #include "rows.h"
@@ -22,7 +23,7 @@ void compute_glu(const ggml_private::ComputeParams & params, ggml_tensor * op) {
     static const RowKernel & kernel = *row_kernel();
     int64_t row = 0, end_row = op->ne[1], column = 0, end_column = op->ne[0];
     if (end_row <= few_tokens) {
-        const int64_t share = (tile_count(op->ne[0]) + params.n_threads - 1) / params.n_threads * tile_rows;
+        const int64_t share = share_of(tile_count(op->ne[0]), params.n_threads) * tile_rows;
         column = std::min(share * params.thread, op->ne[0]);
         end_column = std::min(column + share, op->ne[0]);
     } else {

@@ -4,8 +4,6 @@
 // takes columns where tokens are few, as products do: each thread those that it has computed itself.
 #pragma once
 
-#include <cstdint>
-
 #include "ggml_private.h"
 
 namespace rim::kernels {

@@ -5,6 +5,7 @@
 
 #include <ggml.h>
 
+#include "chunks.h"
 #include "ggml_private.h"
 #include "redirect.h"
 #include "rows.h"
@@ -32,7 +33,7 @@ void compute_norm(const ComputeParams * params, ggml_tensor * norm, ggml_tensor 
     memcpy(&eps, norm->op_params, sizeof eps);
     static const RowKernel & kernel = *row_kernel();
     // As ggml's sum before has shared them out: each thread the rows that it has just written.
-    const int64_t share = (values->ne[1] + params->n_threads - 1) / params->n_threads;
+    const int64_t share = share_of(values->ne[1], params->n_threads);
     const int64_t begin = share * params->thread, end = std::min(begin + share, values->ne[1]);
     for (int64_t k = 0; k < values->ne[3]; ++k) {
         for (int64_t j = 0; j < values->ne[2]; ++j) {
