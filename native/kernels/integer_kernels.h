@@ -111,6 +111,7 @@ __attribute__((noinline)) void few(const uint8_t * tile, const Activations & in,
     for (int64_t first = 0; first < in.n_blocks; first += layout.segment_blocks()) {
         const int64_t n_here = std::min(layout.segment_blocks(), in.n_blocks - first);
         const uint8_t * const quants = tile + layout.quants_at(n_here);
+        const typename Type::Scales scales(tile);
 #pragma GCC unroll 2
         for (int64_t block = 0; block < n_here; ++block) {
             const uint8_t * const bytes = quants + static_cast<size_t>(block) * Type::quant_bytes;
@@ -123,7 +124,7 @@ __attribute__((noinline)) void few(const uint8_t * tile, const Activations & in,
             typename Isa::Bytes w[groups];
             Type::quants(bytes, w);
             typename Isa::Floats d[2], m;
-            Type::scales(tile, block, d, &m);
+            scales.of(block, d, &m);
             const int8_t * row = a;
             const float * d_row = scale;
             const int32_t * c_row = correction;
@@ -189,12 +190,13 @@ void widen(const uint8_t * tiles, size_t tile_size, int64_t first, int64_t n, Pa
     for (int64_t b = 0; b < n;) {
         const uint8_t * const segment = tiles + layout.segment_at(first + b);
         const int64_t n_here = std::min(layout.segment_blocks(), n - b);
-        for (int64_t inside = 0; inside < n_here; ++inside, ++b) {
-            const uint8_t * const quants = segment + layout.quants_at(n_here) + static_cast<size_t>(inside) * Type::quant_bytes;
-            for (int r = 0; r < R; ++r) {
+        for (int r = 0; r < R; ++r) {
+            const uint8_t * const tile = segment + static_cast<size_t>(r) * tile_size;
+            const typename Type::Scales scales(tile);
+            for (int64_t inside = 0; inside < n_here; ++inside) {
                 if constexpr (in_panel) {
                     typename Isa::Bytes w[groups];
-                    Type::quants(quants + static_cast<size_t>(r) * tile_size, w);
+                    Type::quants(tile + layout.quants_at(n_here) + static_cast<size_t>(inside) * Type::quant_bytes, w);
                     if constexpr (Isa::pairs_tokens) {
 #pragma GCC unroll 4
                         for (int i = 0; i < groups; i += 2) {
@@ -203,12 +205,12 @@ void widen(const uint8_t * tiles, size_t tile_size, int64_t first, int64_t n, Pa
                     }
 #pragma GCC unroll 8
                     for (int i = 0; i < groups; ++i) {
-                        Isa::store(panel.bytes + static_cast<size_t>(r * panel_blocks + b) * byte_quants + i * 64, w[i]);
+                        Isa::store(panel.bytes + static_cast<size_t>(r * panel_blocks + b + inside) * byte_quants + i * 64, w[i]);
                     }
                 }
                 typename Isa::Floats d[2], m;
-                Type::scales(segment + static_cast<size_t>(r) * tile_size, inside, d, &m);
-                float * const factors = panel.factors + (b * R + r) * n_factors * 16;
+                scales.of(inside, d, &m);
+                float * const factors = panel.factors + ((b + inside) * R + r) * n_factors * 16;
 #pragma GCC unroll 2
                 for (int s = 0; s < Type::n_scales; ++s) {
                     Isa::store(factors + s * 16, d[s]);
@@ -218,6 +220,7 @@ void widen(const uint8_t * tiles, size_t tile_size, int64_t first, int64_t n, Pa
                 }
             }
         }
+        b += n_here;
     }
 }
 

@@ -3,7 +3,7 @@
 // A type gives: range (what its quants need of a multiplication), offset (a value is quant - offset; quants are unsigned), n_scales
 // (scales in a block of 32), has_min, and
 //   quants(bytes, w): the 8 registers of a block, 16 rows x 4 values each;
-//   scales(bytes, block, d, m): factors, and minima m where value = d * quant + m, of a segment's scales and a block in it.
+//   Scales(bytes), of a segment; of(block, d, m): a block's factors, and minima m where value = d * quant + m.
 //
 // An Isa is what a file of one instruction set defines (avx512_vnni.cpp, avx2.h): Bytes (16 lanes x 4 bytes), Ints and Floats (16 lanes)
 // and operations on them. See avx2.h for the whole list.
@@ -62,13 +62,17 @@ template <class Isa, bool min>
 struct SmallScales : Small {
     static constexpr bool has_min = min;
     static constexpr size_t scale_bytes = min ? 64 : 32;
-    RIM_INLINE static void scales(const uint8_t * bytes, int64_t block, typename Isa::Floats * d, typename Isa::Floats * m) {
-        bytes += static_cast<size_t>(block) * scale_bytes;
-        *d = Isa::halves(bytes);
-        if constexpr (min) {
-            *m = Isa::halves(bytes + 32);
+    struct Scales {
+        const uint8_t * segment;
+        RIM_INLINE explicit Scales(const uint8_t * bytes) : segment(bytes) {}
+        RIM_INLINE void of(int64_t block, typename Isa::Floats * d, typename Isa::Floats * m) const {
+            const uint8_t * const bytes = segment + static_cast<size_t>(block) * scale_bytes;
+            *d = Isa::halves(bytes);
+            if constexpr (min) {
+                *m = Isa::halves(bytes + 32);
+            }
         }
-    }
+    };
 };
 
 template <class Isa, bool min>
@@ -135,18 +139,35 @@ struct SuperBlockMin : SuperBlock {  // Q4_K, Q5_K
     static constexpr bool has_min = true;
     static constexpr int offset = 0;
     static constexpr size_t quant_bytes = fifth ? 256 + 64 : 256;
-    static constexpr size_t scale_bytes = 256 + 64;
+    static constexpr size_t scale_bytes = 192 + 64;
     RIM_INLINE static void quants(const uint8_t * bytes, typename Isa::Bytes * w) {
         nibbles<Isa>(bytes, w);
         if constexpr (fifth) {
             Isa::add_fifth_bits(Isa::load(bytes + 256), w);
         }
     }
-    RIM_INLINE static void scales(const uint8_t * bytes, int64_t block, typename Isa::Floats * d, typename Isa::Floats * m) {
-        const uint8_t * const six = bytes + block * 32;
-        *d = Isa::times(Isa::halves(bytes + 256), Isa::unsigned_bytes(six));
-        *m = Isa::negative(Isa::times(Isa::halves(bytes + 256 + 32), Isa::unsigned_bytes(six + 16)));  // it subtracts its minima
-    }
+    struct Scales {
+        alignas(64) uint8_t six[256];  // bits each: 8 times 16 scales, then 8 times 16 minima
+        const uint8_t * factors;
+        RIM_INLINE explicit Scales(const uint8_t * bytes) : factors(bytes + 192) {
+            typename Isa::Bytes w[4];  // scales, minima of blocks 0 to 3, then those of 4 to 7
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; ++half) {
+                const typename Isa::Bytes both = Isa::load(bytes + half * 64);
+                w[half * 2] = Isa::low_nibbles(both);
+                w[half * 2 + 1] = Isa::high_nibbles(both);
+            }
+            Isa::add_two_bits(Isa::load(bytes + 128), w);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) {
+                Isa::store(six + i % 2 * 128 + i / 2 * 64, w[i]);
+            }
+        }
+        RIM_INLINE void of(int64_t block, typename Isa::Floats * d, typename Isa::Floats * m) const {
+            *d = Isa::times(Isa::halves(factors), Isa::unsigned_bytes(six + block * 16));
+            *m = Isa::negative(Isa::times(Isa::halves(factors + 32), Isa::unsigned_bytes(six + 128 + block * 16)));  // it subtracts its minima
+        }
+    };
 };
 
 template <class Isa>
@@ -164,12 +185,16 @@ struct SixBits : SuperBlock {  // Q6_K
             Isa::add_two_bits(Isa::load(bytes + 256 + p * 64), w + p * 4);
         }
     }
-    RIM_INLINE static void scales(const uint8_t * bytes, int64_t block, typename Isa::Floats * d, typename Isa::Floats *) {
-        const typename Isa::Floats factor = Isa::halves(bytes + 256);
-        const uint8_t * const signed_bytes = bytes + block * 32;
-        d[0] = Isa::times(factor, Isa::signed_bytes(signed_bytes));
-        d[1] = Isa::times(factor, Isa::signed_bytes(signed_bytes + 16));
-    }
+    struct Scales {
+        const uint8_t * segment;
+        RIM_INLINE explicit Scales(const uint8_t * bytes) : segment(bytes) {}
+        RIM_INLINE void of(int64_t block, typename Isa::Floats * d, typename Isa::Floats *) const {
+            const typename Isa::Floats factor = Isa::halves(segment + 256);
+            const uint8_t * const signed_bytes = segment + block * 32;
+            d[0] = Isa::times(factor, Isa::signed_bytes(signed_bytes));
+            d[1] = Isa::times(factor, Isa::signed_bytes(signed_bytes + 16));
+        }
+    };
 };
 
 }  // namespace

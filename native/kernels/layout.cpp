@@ -113,8 +113,17 @@ void scale_and_min(const uint8_t * packed, int j, uint8_t & scale, uint8_t & min
     }
 }
 
-// Q4_K, Q5_K: [d] [dmin] [12 bytes of scales and minima] [32 bytes of fifth bits] [128 bytes of nibbles]. A tile's scales for 256 values: 8
-// times 16 scales and 16 minima as bytes, then 16 d and 16 dmin.
+// Scale and minimum of one row in block j of 8: 8 times 16 bytes with the low 4 bits of both, then 4 times 16 with the high 2 bits of both, in
+// blocks j and j + 4.
+void put_scale_and_min(uint8_t scale, uint8_t min, int j, int row, uint8_t * scales) {
+    scales[j * 16 + row] = static_cast<uint8_t>((scale & 15) | (min & 15) << 4);
+    uint8_t & high = scales[128 + j % 4 * 16 + row];
+    const int bits = scale >> 4 | (min >> 4) << 2;
+    high = static_cast<uint8_t>(j < 4 ? bits : high | bits << 4);
+}
+
+// Q4_K, Q5_K: [d] [dmin] [12 bytes of scales and minima] [32 bytes of fifth bits] [128 bytes of nibbles]. A tile's scales for 256 values: 192
+// bytes of scales and minima, then 16 d and 16 dmin.
 void pack_k(bool has_fifth, const uint8_t * rows, size_t row_bytes, int64_t inner, const Tile & tile) {
     const size_t before_nibbles = 2 * half_bytes + 12 + (has_fifth ? 32 : 0);
     const size_t super_bytes = before_nibbles + 128;
@@ -125,10 +134,12 @@ void pack_k(bool has_fifth, const uint8_t * rows, size_t row_bytes, int64_t inne
             for (int row = 0; row < tile_rows; ++row) {
                 const uint8_t * const super = rows + static_cast<size_t>(row) * row_bytes + static_cast<size_t>(s) * super_bytes;
                 if (j == 0) {
-                    put_half(super, row, scales + 256);
-                    put_half(super + half_bytes, row, scales + 256 + 32);
+                    put_half(super, row, scales + 192);
+                    put_half(super + half_bytes, row, scales + 192 + 32);
                 }
-                scale_and_min(super + 2 * half_bytes, j, scales[j * 32 + row], scales[j * 32 + 16 + row]);
+                uint8_t scale, min;
+                scale_and_min(super + 2 * half_bytes, j, scale, min);
+                put_scale_and_min(scale, min, j, row, scales);
                 const uint8_t * const nibbles = super + before_nibbles + static_cast<size_t>(j / 2) * 32;
                 const int shift = j % 2 * 4;
                 for (int i = 0; i < 4; ++i) {
@@ -202,7 +213,7 @@ void pack_bf16(const uint8_t * rows, size_t row_bytes, int64_t inner, const Tile
 
 const Layout * layout_of(ggml_type type) noexcept {
     static constexpr Layout q4{256, 32, 32}, q4_min{256, 64, 32}, q5{256 + 64, 32, 32}, q5_min{256 + 64, 64, 32}, q8{512, 32, 32};
-    static constexpr Layout q4_k{256, 256 + 64, 256}, q5_k{256 + 64, 256 + 64, 256}, q6_k{256 + 128, 256 + 32, 256}, bf16{1024, 0, 32};
+    static constexpr Layout q4_k{256, 192 + 64, 256}, q5_k{256 + 64, 192 + 64, 256}, q6_k{256 + 128, 256 + 32, 256}, bf16{1024, 0, 32};
     switch (type) {
         case GGML_TYPE_Q4_0:
         case GGML_TYPE_IQ4_NL: return &q4;

@@ -4,8 +4,7 @@
 // 4i..4i+3, so that one multiply-add instruction takes 16 rows x 4 values. A tile is a run of segments, each the scales of its blocks and
 // then their quants, as short as whole cache lines of scales allow: who reads a tile once reads one run of memory in order. Low bits are
 // kept as nibbles (byte j of a block's 256: the value of group i in the low, of group i+4 in the high half), further bits in planes after
-// them. Nothing is widened on the way: a tile takes the bytes that the file has, plus up to 3 % for the 6-bit scales of Q4_K and Q5_K,
-// kept as bytes.
+// them. Nothing is widened on the way: a tile takes the bytes that the file has (Q6_K 1 % more, for whole cache lines of scales).
 #pragma once
 
 #include <cstddef>
