@@ -121,8 +121,25 @@ def test_threads_that_share_the_keys_change_nothing() -> None:
     alone = _native.kernel_attention(queries, keys, values, mask, 0.2)
     for n_threads in (2, 5):
         assert np.array_equal(_native.kernel_attention(queries, keys, values, mask, 0.2, True, n_threads), alone)
-    last = _native.kernel_attention(queries[-1:], keys, values, mask[-1:], 0.2, True, 4)
-    assert np.array_equal(last, alone[-1:])
+    for n_tokens in (1, 8):
+        for n_threads in (2, 4):
+            last = _native.kernel_attention(queries[-n_tokens:], keys, values, mask[-n_tokens:], 0.2, True, n_threads)
+            assert np.array_equal(last, alone[-n_tokens:])
+
+
+def test_threads_that_share_the_keys_leave_out_what_none_sees() -> None:
+    n_keys, n_seen = 2100, 900
+    keys, values = drawn(n_keys, 2, 32, 2), drawn(n_keys, 2, 32, 3)
+    keys[n_seen:], values[n_seen:] = np.nan, np.inf
+    mask = np.full((3, n_keys), -np.inf, np.float32)
+    mask[:2, :n_seen] = causal(2, n_seen)  # the third token sees nothing
+    queries = drawn(3, 4, 32, 1)
+    seen = (keys[:n_seen], values[:n_seen], mask[:, :n_seen])
+    for half in (False, True):
+        alone = _native.kernel_attention(queries, *seen, 0.2, half, 1)
+        assert np.isfinite(alone).all() and not alone[2].any()
+        for n_threads in (1, 2, 3, 4):
+            assert np.array_equal(_native.kernel_attention(queries, keys, values, mask, 0.2, half, n_threads), alone)
 
 
 def example() -> dict[str, Floats]:

@@ -105,6 +105,26 @@ struct Items {
     }
 };
 
+// What the threads take one after another where they share keys: segments with all tasks, read in runs, and what these leave over task by task.
+struct Segments {
+    struct Item {
+        int64_t segment, first_task, end_task;
+    };
+    int64_t n_tasks, n_segments, whole;
+
+    Segments(const Shape & shape, int64_t n_threads)
+        : n_tasks(shape.tasks()), n_segments(shape.segments()),
+          whole(shape.may_read_in_runs() ? n_segments - n_segments % n_threads : 0) {}
+    int64_t count() const { return whole + (n_segments - whole) * n_tasks; }
+    Item item(int64_t index) const {
+        if (index < whole) {
+            return {index, 0, n_tasks};
+        }
+        const int64_t task = (index - whole) % n_tasks;
+        return {whole + (index - whole) / n_tasks, task, task + 1};
+    }
+};
+
 float parameter(const ggml_tensor * op, int index) {
     float value;
     memcpy(&value, op->op_params + index, sizeof value);
@@ -186,8 +206,30 @@ std::array<Run, 2> rows_of(const Shape & shape, const ggml_tensor * op, const He
     return {Run{task.keys, bytes(shape.k), task.key_step, n_keys}, Run{task.values, bytes(shape.v), task.value_step, n_keys}};
 }
 
-// Block by block of the keys, which lie one after the other with all their heads: a thread's heads together, so memory is read in long
-// runs, each fetched while the block before is worked on.
+// Keys [first, end) of n tasks whose keys lie one after the other with all their heads, block by block: so memory is read in long runs, each
+// fetched while the block before is worked on. attend(i, first, end) works on a block of task i.
+template <class Attend>
+void read_in_runs(const std::array<Run, 2> & rows, int64_t first_key, int64_t end_key, int64_t n_tasks, const Attend & attend) {
+    const auto fetch = [&rows](int64_t first, int64_t end) {
+        for (int64_t key = first; key < end; ++key) {
+            for (const Run & run : rows) {
+                run.fetch(key, 0, run.bytes);
+            }
+        }
+    };
+    fetch(first_key, std::min(first_key + block_keys, end_key));
+    int64_t first = first_key;
+    do {  // once, too, if there is no key
+        const int64_t end = std::min(first + block_keys, end_key), coming = std::min(block_keys, end_key - end);
+        for (int64_t i = 0; i < n_tasks; ++i) {
+            fetch(end + coming * i / n_tasks, end + coming * (i + 1) / n_tasks);
+            attend(i, first, end);
+        }
+        first = end;
+    } while (first < end_key);
+}
+
+// All keys of a thread's heads.
 void attend_in_runs(const Shape & shape, const ggml_tensor * op, const Heads & heads, float * memory) {
     const int64_t n_tasks = heads.count();
     if (n_tasks == 0) {
@@ -200,72 +242,71 @@ void attend_in_runs(const Shape & shape, const ggml_tensor * op, const Heads & h
     float * const work = part(2 * n_tasks).sums;
     const std::array<Run, 2> rows = rows_of(shape, op, heads);
     const int64_t n_keys = rows[0].count;
-    const auto fetch = [&rows](int64_t first, int64_t end) {
-        for (int64_t key = first; key < end; ++key) {
-            for (const Run & run : rows) {
-                run.fetch(key, 0, run.bytes);
-            }
+    read_in_runs(rows, 0, n_keys, n_tasks, [&](int64_t i, int64_t first, int64_t end) {
+        const AttentionTask task = heads.task(shape, op, i);
+        const AttentionPart all = part(2 * i), more = part(2 * i + 1);
+        kernel.attend(task, first, end, first % segment_keys != 0, first < segment_keys ? all : more, work);
+        if (first >= segment_keys && (end % segment_keys == 0 || end == n_keys)) {
+            merge(task, more, all);
         }
-    };
-    fetch(0, std::min(block_keys, n_keys));
-    for (int64_t first = 0; first < n_keys || first == 0; first += block_keys) {
-        const int64_t end = std::min(first + block_keys, n_keys), coming = std::min(block_keys, n_keys - end);
-        for (int64_t i = 0; i < n_tasks; ++i) {
-            fetch(end + coming * i / n_tasks, end + coming * (i + 1) / n_tasks);
-            const AttentionTask task = heads.task(shape, op, i);
-            const AttentionPart all = part(2 * i), more = part(2 * i + 1);
-            kernel.attend(task, first, end, first % segment_keys != 0, first < segment_keys ? all : more, work);
-            if (first >= segment_keys && (end % segment_keys == 0 || end == n_keys)) {
-                merge(task, more, all);
-            }
-        }
-    }
+    });
     for (int64_t i = 0; i < n_tasks; ++i) {
         kernel.finish(heads.task(shape, op, i), part(2 * i));
     }
 }
 
-// Tasks, or segments of their keys where threads share these, one after another; `shared` is of all threads.
-void attend_in_turns(const Shape & shape, const ggml_private::ComputeParams & params, ggml_tensor * op, float * own, float * shared) {
+// Tasks one after another.
+void attend_in_turns(const Shape & shape, const ggml_private::ComputeParams & params, ggml_tensor * op, float * own) {
     const AttentionKernel & kernel = *attention_kernel();
     const AttentionPart all(own, shape.tokens_per_task * shape.group, shape.v->ne[0]);
     const AttentionPart more(all.sums + shape.part_values(), shape.tokens_per_task * shape.group, shape.v->ne[0]);
     float * const work = more.sums + shape.part_values();
+    const Items items(shape.tasks(), shape.tokens_per_task, params.n_threads);
+    Turns turns(params, op, items.count);
+    for (int64_t item; turns.take(item);) {
+        const AttentionTask task = items.item(shape, op, item);
+        for (int64_t first = 0; first < task.n_keys; first += segment_keys) {
+            kernel.attend(task, first, std::min(first + segment_keys, task.n_keys), false, first == 0 ? all : more, work);
+            if (first > 0) {
+                merge(task, more, all);
+            }
+        }
+        kernel.finish(task, all);
+    }
+}
 
-    const int64_t n_segments = shape.segments();
-    const bool shares = shape.shares_keys(params.n_threads);
+// Segments of the keys one after another; `shared` is of all threads.
+void attend_in_segments(const Shape & shape, const ggml_private::ComputeParams & params, ggml_tensor * op, float * work, float * shared) {
+    const AttentionKernel & kernel = *attention_kernel();
+    const int64_t n_segments = shape.segments(), n_tasks = shape.tasks();
     const auto part_of = [&](int64_t task, int64_t segment) {
         return AttentionPart(shared + (task * n_segments + segment) * shape.part_values(), shape.tokens_per_task * shape.group,
                              shape.v->ne[0]);
     };
-    const auto attend = [&](const AttentionTask & task, int64_t segment, const AttentionPart & part) {
-        kernel.attend(task, segment * segment_keys, std::min((segment + 1) * segment_keys, task.n_keys), false, part, work);
-    };
-
-    const Items items(shape.tasks(), shape.tokens_per_task, params.n_threads);
-    Turns turns(params, op, shares ? shape.tasks() * n_segments : items.count);
+    const Segments items(shape, params.n_threads);
+    const std::array<Run, 2> rows = shape.may_read_in_runs() ? rows_of(shape, op, Heads(shape, 0, 1)) : std::array<Run, 2>{};
+    Turns turns(params, op, items.count());
     for (int64_t item; turns.take(item);) {
-        if (shares) {
-            attend(shape.task(op, item / n_segments), item % n_segments, part_of(item / n_segments, item % n_segments));
-            continue;
-        }
-        const AttentionTask task = items.item(shape, op, item);
-        attend(task, 0, all);
-        for (int64_t segment = 1; segment < n_segments; ++segment) {
-            attend(task, segment, more);
-            merge(task, more, all);
-        }
-        kernel.finish(task, all);
-    }
-    if (shares) {
-        wait_for_all(params.threadpool);
-        for (int64_t index = params.thread; index < shape.tasks(); index += params.n_threads) {
-            const AttentionTask task = shape.task(op, index);
-            for (int64_t segment = 1; segment < n_segments; ++segment) {
-                merge(task, part_of(index, segment), part_of(index, 0));
+        const auto [segment, first_task, end_task] = items.item(item);
+        const int64_t first_key = segment * segment_keys, end_key = std::min(first_key + segment_keys, shape.k->ne[1]);
+        if (end_task - first_task == n_tasks && shape.may_read_in_runs()) {
+            read_in_runs(rows, first_key, std::max(first_key, std::min(end_key, rows[0].count)), n_tasks,
+                         [&, at = segment](int64_t i, int64_t first, int64_t end) {
+                             kernel.attend(shape.task(op, i), first, end, first != at * segment_keys, part_of(i, at), work);
+                         });
+        } else {
+            for (int64_t i = first_task; i < end_task; ++i) {
+                kernel.attend(shape.task(op, i), first_key, end_key, false, part_of(i, segment), work);
             }
-            kernel.finish(task, part_of(index, 0));
         }
+    }
+    wait_for_all(params.threadpool);
+    for (int64_t index = params.thread; index < n_tasks; index += params.n_threads) {
+        const AttentionTask task = shape.task(op, index);
+        for (int64_t segment = 1; segment < n_segments; ++segment) {
+            merge(task, part_of(index, segment), part_of(index, 0));
+        }
+        kernel.finish(task, part_of(index, 0));
     }
 }
 
@@ -303,8 +344,10 @@ void compute_attention(const ggml_private::ComputeParams & params, ggml_tensor *
     ahead.reach(op);
     if (shape.reads_in_runs(params.n_threads)) {
         attend_in_runs(shape, op, Heads(shape, params.thread, params.n_threads), own);
+    } else if (shape.shares_keys(params.n_threads)) {
+        attend_in_segments(shape, params, op, own, shared);
     } else {
-        attend_in_turns(shape, params, op, own, shared);
+        attend_in_turns(shape, params, op, own);
     }
     ahead.look(params, op);
 }

@@ -102,39 +102,45 @@ RIM_INLINE const char * row_of(const char * rows, size_t step, int64_t first, in
     return place < 0 ? zeros : rows + static_cast<size_t>(first + place) * step;
 }
 
-// 16 keys side by side.
-struct KeyGroup {
-    const char * rows[lanes];
+// A number of a block as it is kept for the rows that it is multiplied by: few of them take it in half precision, as it is in the cache.
+template <class Isa, bool half>
+RIM_INLINE typename Isa::Floats load_kept(const float * block, int64_t index) {
+    return load16<Isa, half>(reinterpret_cast<const char *>(block), index);
+}
 
-    KeyGroup() = default;
-    KeyGroup(const AttentionTask & task, int64_t first, const Picked & picked, int64_t group) {
+// keys[group of 16][dimension][16], in half precision if `kept_half`.
+template <class Isa, bool half, bool kept_half>
+void transpose_keys(const AttentionTask & task, int64_t first, const Picked & picked, float * keys) {
+    static_assert(half || !kept_half, "");
+    for (int64_t group = 0; group < picked.columns() / lanes; ++group) {
+        const char * rows[lanes];
         for (int i = 0; i < lanes; ++i) {
             rows[i] = row_of(task.keys, task.key_step, first, picked.place[group * lanes + i]);
         }
-    }
-    // Their dimensions [at, at + 16), each in a register.
-    template <class Isa, bool half>
-    RIM_INLINE void load(int64_t at, typename Isa::Floats (&dimensions)[lanes]) const {
-#pragma GCC unroll 16
-        for (int i = 0; i < lanes; ++i) {
-            dimensions[i] = load16<Isa, half>(rows[i], at);
-        }
-        Isa::transpose(dimensions);
-    }
-};
-
-// keys[dimension][picked.columns()].
-template <class Isa, bool half>
-void transpose_keys(const AttentionTask & task, int64_t first, const Picked & picked, float * keys) {
-    const int64_t columns = picked.columns();
-    for (int64_t group = 0; group < columns / lanes; ++group) {
-        const KeyGroup from(task, first, picked, group);
         for (int64_t at = 0; at < task.key_size; at += lanes) {
+            const int64_t to = (group * task.key_size + at) * lanes;
+            if constexpr (kept_half) {
+                Isa::transpose_halves(rows, static_cast<size_t>(at) * 2, reinterpret_cast<uint8_t *>(keys) + to * 2);
+                continue;
+            }
             typename Isa::Floats dimensions[lanes];
-            from.load<Isa, half>(at, dimensions);
+            if constexpr (half) {
+                alignas(64) uint8_t halves[lanes * lanes * 2];
+                Isa::transpose_halves(rows, static_cast<size_t>(at) * 2, halves);
+#pragma GCC unroll 16
+                for (int i = 0; i < lanes; ++i) {
+                    dimensions[i] = Isa::halves(halves + i * lanes * 2);
+                }
+            } else {
+#pragma GCC unroll 16
+                for (int i = 0; i < lanes; ++i) {
+                    dimensions[i] = load16<Isa, half>(rows[i], at);
+                }
+                Isa::transpose(dimensions);
+            }
 #pragma GCC unroll 16
             for (int i = 0; i < lanes; ++i) {
-                Isa::store(keys + (at + i) * columns + group * lanes, dimensions[i]);
+                Isa::store(keys + to + i * lanes, dimensions[i]);
             }
         }
     }
@@ -210,14 +216,14 @@ void with_constant(int64_t n, const Work & work) {
     work(std::integral_constant<int, most>{});
 }
 
-// to[n_rows][n_columns] (+)= rows[n_rows][n_inner] * columns[n_inner][n_columns].
-template <class Isa, bool from_zero>
-void multiply_all(const float * rows, int64_t n_rows, int64_t n_inner, const float * columns, int64_t n_columns, float * to) {
+// to[n_rows][n_columns] (+)= rows[n_rows][n_inner] * columns[n_inner][n_columns]; load(n, at) gives 16 columns.
+template <class Isa, bool from_zero, class Load>
+void multiply_all(const float * rows, int64_t n_rows, int64_t n_inner, const Load & load, int64_t n_columns, float * to) {
     constexpr int many = Isa::attention_rows;
-    const auto load = [columns, n_columns](int64_t n, int64_t at) { return Isa::load(columns + n * n_columns + at); };
     const auto multiply = [&](auto n, int64_t row) {
-        multiply_all_columns<Isa, decltype(n)::value, Isa::attention_columns, from_zero>(rows + row * n_inner, n_inner, load, n_columns,
-                                                                                         to + row * n_columns);
+        constexpr int n_together = decltype(n)::value;
+        constexpr int columns = (n_together == 1 || 3 * n_together <= many ? 2 : 1) * Isa::attention_columns;
+        multiply_all_columns<Isa, n_together, columns, from_zero>(rows + row * n_inner, n_inner, load, n_columns, to + row * n_columns);
     };
     int64_t row = 0;
     for (; row + many <= n_rows; row += many) {
@@ -228,67 +234,33 @@ void multiply_all(const float * rows, int64_t n_rows, int64_t n_inner, const flo
     }
 }
 
-// ---- few rows: keys and values go from memory through registers once
-
-// to[r][column] = sum over the dimensions of queries[r] * key[column], of R rows and G groups of keys.
-template <class Isa, bool half, int R, int G>
-void score_groups(const KeyGroup * keys, int64_t key_size, const float * queries, float * to, int64_t to_step) {
-    typename Isa::Floats sums[R][G];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-        for (int g = 0; g < G; ++g) {
-            sums[r][g] = Isa::floats(0.0f);
-        }
-    }
-    for (int64_t at = 0; at < key_size; at += lanes) {
-#pragma GCC unroll 4
-        for (int g = 0; g < G; ++g) {
-            typename Isa::Floats dimensions[lanes];
-            keys[g].load<Isa, half>(at, dimensions);
-#pragma GCC unroll 16
-            for (int i = 0; i < lanes; ++i) {
-#pragma GCC unroll 8
-                for (int r = 0; r < R; ++r) {
-                    sums[r][g] = Isa::fused(Isa::floats(queries[r * key_size + at + i]), dimensions[i], sums[r][g]);
-                }
-            }
-        }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-        for (int g = 0; g < G; ++g) {
-            Isa::store(to + r * to_step + g * lanes, sums[r][g]);
-        }
-    }
-}
-
-template <class Isa, bool half, int R>
-void score_few(const AttentionTask & task, int64_t first, const Picked & picked, const float * queries, float * to) {
-    constexpr int together = R <= 2 ? 4 : R <= 4 ? 2 : 1;
-    const int64_t columns = picked.columns();
-    KeyGroup keys[block_keys / lanes];
-    for (int64_t group = 0; group < columns / lanes; ++group) {
-        keys[group] = KeyGroup(task, first, picked, group);
-    }
-    int64_t column = 0;
-    for (; column + together * lanes <= columns; column += together * lanes) {
-        score_groups<Isa, half, R, together>(keys + column / lanes, task.key_size, queries, to + column, columns);
-    }
-    for (; column < columns; column += lanes) {
-        score_groups<Isa, half, R, 1>(keys + column / lanes, task.key_size, queries, to + column, columns);
-    }
-}
-
-// to[r][column] += sum over the keys of weights[r] * value[column], of R rows.
-template <class Isa, bool half, int R>
-void add_few(const AttentionTask & task, int64_t first, const Picked & picked, const float * weights, float * to) {
-    constexpr int together = R <= 2 ? 8 : R <= 4 ? 4 : 2;
-    const auto load = [&](int64_t key, int64_t at) {
-        return load16<Isa, half>(row_of(task.values, task.value_step, first, picked.place[key]), at);
+// to[n_rows][picked.columns()] = queries[n_rows] * keys.
+template <class Isa, bool half, bool few>
+void score(const AttentionTask & task, int64_t first, const Picked & picked, const float * queries, int64_t n_rows, float * keys, float * to) {
+    constexpr bool kept_half = half && few;
+    transpose_keys<Isa, half, kept_half>(task, first, picked, keys);
+    const int64_t key_size = task.key_size;
+    const auto load = [keys, key_size](int64_t n, int64_t at) {
+        return load_kept<Isa, kept_half>(keys, at * key_size + n * lanes);
     };
-    multiply_all_columns<Isa, R, together, false>(weights, picked.n, load, task.value_size, to);
+    multiply_all<Isa, true>(queries, n_rows, key_size, load, picked.columns(), to);
+}
+
+// to[n_rows][value_size] += weights[n_rows][picked.n] * values.
+template <class Isa, bool half, bool few>
+void add_values(const AttentionTask & task, int64_t first, const Picked & picked, const float * weights, int64_t n_rows, float * values,
+                float * to) {
+    if constexpr (few) {  // from memory through registers once
+        const auto load = [&](int64_t key, int64_t at) {
+            return load16<Isa, half>(row_of(task.values, task.value_step, first, picked.place[key]), at);
+        };
+        multiply_all<Isa, false>(weights, n_rows, picked.n, load, task.value_size, to);
+    } else {
+        const int64_t value_size = task.value_size;
+        widen_values<Isa, half>(task, first, picked, values);
+        const auto load = [values, value_size](int64_t key, int64_t at) { return Isa::load(values + key * value_size + at); };
+        multiply_all<Isa, false>(weights, n_rows, picked.n, load, value_size, to);
+    }
 }
 
 // The mask of 16 keys, of which n are there: numbers to add, and which keys are seen.
@@ -429,15 +401,9 @@ void attend_block(const AttentionTask & task, int64_t first, int64_t end, const 
             fetch<half>(task.values + static_cast<size_t>(first + picked.place[key]) * task.value_step, task.value_size);
         }
     }
-    const bool few = n_rows <= few_rows;
     const float * const queries = work.queries + first_row * task.key_size;
-    if (few) {
-        with_constant<few_rows>(
-            n_rows, [&](auto rows) { score_few<Isa, half, decltype(rows)::value>(task, first, picked, queries, products); });
-    } else {
-        transpose_keys<Isa, half>(task, first, picked, work.keys);
-        multiply_all<Isa, true>(queries, n_rows, task.key_size, work.keys, picked.columns(), products);
-    }
+    const bool few = n_rows <= few_rows;
+    (few ? score<Isa, half, true> : score<Isa, half, false>)(task, first, picked, queries, n_rows, work.keys, products);
     if (picked.gathered) {
         with_constant<block_keys / lanes>(picked.columns() / lanes, [&](auto n) {
             weigh_gathered<Isa, decltype(n)::value>(task, first, end, picked, first_row, n_rows, products, part);
@@ -445,12 +411,7 @@ void attend_block(const AttentionTask & task, int64_t first, int64_t end, const 
     } else {
         weigh_block<Isa>(task, first, end, first_row, n_rows, products, part);
     }
-    if (few) {
-        with_constant<few_rows>(n_rows, [&](auto rows) { add_few<Isa, half, decltype(rows)::value>(task, first, picked, products, sums); });
-    } else {
-        widen_values<Isa, half>(task, first, picked, work.values);
-        multiply_all<Isa, false>(products, n_rows, picked.n, work.values, task.value_size, sums);
-    }
+    (few ? add_values<Isa, half, true> : add_values<Isa, half, false>)(task, first, picked, products, n_rows, work.values, sums);
 }
 
 template <class Isa, bool half>

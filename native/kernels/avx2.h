@@ -198,6 +198,12 @@ struct Avx2 {
         }
     }
 
+    // 16 halves, `at` bytes into each of 16 rows: to[16][16].
+    RIM_INLINE static void transpose_halves(const char * const * rows, size_t at, uint8_t * to) {
+        transpose_8_halves(rows, at, to);
+        transpose_8_halves(rows, at + 16, to + 256);
+    }
+
     // 32 values as signed bytes: value = quant * scale. The sums of the first and the second 16 quants.
     RIM_INLINE static void quantize(const float * values, int8_t * quants, float & scale, int32_t * sums) {
         const __m256 sign = _mm256_set1_ps(-0.0f);
@@ -241,6 +247,32 @@ struct Avx2 {
         b = _mm256_or_si256(b, _mm256_and_si256(_mm256_slli_epi16(plane, 2), bits));
         c = _mm256_or_si256(c, _mm256_and_si256(plane, bits));
         d = _mm256_or_si256(d, _mm256_and_si256(_mm256_srli_epi16(plane, 2), bits));
+    }
+
+    RIM_INLINE static void transpose_8_halves(const char * const * rows, size_t at, uint8_t * to) {
+        __m256i r[8], t[8], u[8];  // rows i and i + 8 are halves of r[i]
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) {
+            const auto row = [&](int index) { return load16(reinterpret_cast<const uint8_t *>(rows[index] + at)); };
+            r[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(row(i)), row(i + 8), 1);
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < 8; i += 2) {
+            t[i] = _mm256_unpacklo_epi16(r[i], r[i + 1]);
+            t[i + 1] = _mm256_unpackhi_epi16(r[i], r[i + 1]);
+        }
+#pragma GCC unroll 2
+        for (int i = 0; i < 8; i += 4) {  // u[i + j]: columns 2 j, 2 j + 1 of four rows
+#pragma GCC unroll 2
+            for (int j = 0; j < 2; ++j) {
+                u[i + 2 * j] = _mm256_unpacklo_epi32(t[i + j], t[i + j + 2]);
+                u[i + 2 * j + 1] = _mm256_unpackhi_epi32(t[i + j], t[i + j + 2]);
+            }
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            store(to + i * 64, Bytes{_mm256_unpacklo_epi64(u[i], u[i + 4]), _mm256_unpackhi_epi64(u[i], u[i + 4])});
+        }
     }
 
     RIM_INLINE static __m256 power_of_two(__m256 whole) {
