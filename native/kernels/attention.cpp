@@ -39,7 +39,7 @@ struct Shape {
 
     int64_t part_values() const { return AttentionPart::size(tokens_per_task * group, v->ne[0]); }
     int64_t kernel_values() const {
-        const int64_t kernel = attention_kernel()->work_values(k->ne[0], tokens_per_task * group);
+        const int64_t kernel = attention_kernel()->work_values(k->ne[0], v->ne[0], tokens_per_task * group);
         return (kernel + alignment_values - 1) / alignment_values * alignment_values;
     }
     // Of one thread: what the kernel needs, and two parts of each task that it works on at the same time.

@@ -50,7 +50,7 @@ struct AttentionPart {
 };
 
 struct AttentionKernel {
-    int64_t (*work_values)(int64_t key_size, int64_t n_rows);
+    int64_t (*work_values)(int64_t key_size, int64_t value_size, int64_t n_rows);
     // The part that keys [first, end) give; where it goes on, added to what the part has of the keys before, whole blocks. `work` has
     // work_values().
     void (*attend)(const AttentionTask & task, int64_t first, int64_t end, bool goes_on, const AttentionPart & part, float * work);

@@ -1,12 +1,13 @@
 // attention_kernels.h: attention in float32, in the words of an instruction set (Isa: integer_types.h, avx2.h).
 // Included by one file per instruction set, compiled with its instructions and entered only where the processor has them.
 //
-// 64 keys at a time: they are transposed once, in the cache's precision, and multiplied by all rows of the task (tokens x query heads), some
-// rows and columns at a time in registers; then the softmax so far is corrected (Milakov and Gimelshein 2018), and the weights are multiplied
-// by the values in the same way. Keys that no token of the task sees are not read: neither their numbers nor what else may stand there. Where
-// every token sees few of the 64, as where answers are written side by side and each sees its own, some tokens at a time take the keys that
-// they see alone. A row's values are the same either way: a score does not depend on its neighbours, the weights are summed at the keys' own
-// places, and what is left out of the last sums has the weight 0.
+// 64 keys at a time: they are transposed once, and multiplied by all rows of the task (tokens x query heads), some rows and columns at a time
+// in registers; then the softmax so far is corrected (Milakov and Gimelshein 2018), and the weights are multiplied by the values in the same
+// way. Keys and values in half precision are widened once for many rows, and wherever they are multiplied for few. Keys that no token of the
+// task sees are not read: neither their numbers nor what else may stand there. Where every token sees few of the 64, as where
+// answers are written side by side and each sees its own, some tokens at a time take the keys that they see alone. A row's values are the
+// same either way: a score does not depend on its neighbours, the weights are summed at the keys' own places, and what is left out of the
+// last sums has the weight 0.
 //
 // All instruction sets do the same operations on a value in the same order, and give the same bits.
 #pragma once
@@ -26,14 +27,18 @@ namespace {
 
 alignas(64) constexpr char zeros[largest_head * sizeof(float)] = {};  // a key or value
 constexpr int64_t rows_together = 6;  // of tokens that take their keys alone, about
+constexpr int few_rows = 24;  // up to so many multiply what the cache has; to widen it once takes longer
 constexpr float lowest = -std::numeric_limits<float>::infinity();
 
 struct Work {
-    float *queries, *keys, *weights;
+    float *queries, *keys, *values, *weights;
 
-    Work(float * memory, int64_t key_size, int64_t n_rows)
-        : queries(memory), keys(queries + n_rows * key_size), weights(keys + block_keys * key_size) {}
-    static int64_t size(int64_t key_size, int64_t n_rows) { return (n_rows + block_keys) * key_size + n_rows * block_keys; }
+    Work(float * memory, int64_t key_size, int64_t value_size, int64_t n_rows)
+        : queries(memory), keys(queries + n_rows * key_size), values(keys + block_keys * key_size),
+          weights(values + block_keys * value_size) {}
+    static int64_t size(int64_t key_size, int64_t value_size, int64_t n_rows) {
+        return (n_rows + block_keys) * key_size + block_keys * value_size + n_rows * block_keys;
+    }
 };
 
 // Of n keys side by side, in whole registers.
@@ -97,9 +102,10 @@ RIM_INLINE const char * row_of(const char * rows, size_t step, int64_t first, in
     return place < 0 ? zeros : rows + static_cast<size_t>(first + place) * step;
 }
 
-// keys[group of 16][dimension][16], in the cache's precision.
-template <class Isa, bool half>
+// keys[group of 16][dimension][16], in half precision if `kept_half`.
+template <class Isa, bool half, bool kept_half>
 void transpose_keys(const AttentionTask & task, int64_t first, const Picked & picked, float * keys) {
+    static_assert(half || !kept_half, "");
     for (int64_t group = 0; group < picked.columns() / lanes; ++group) {
         const char * rows[lanes];
         for (int i = 0; i < lanes; ++i) {
@@ -107,20 +113,40 @@ void transpose_keys(const AttentionTask & task, int64_t first, const Picked & pi
         }
         for (int64_t at = 0; at < task.key_size; at += lanes) {
             const int64_t to = (group * task.key_size + at) * lanes;
-            if constexpr (half) {
+            if constexpr (kept_half) {
                 Isa::transpose_halves(rows, static_cast<size_t>(at) * 2, reinterpret_cast<uint8_t *>(keys) + to * 2);
+                continue;
+            }
+            typename Isa::Floats dimensions[lanes];
+            if constexpr (half) {
+                alignas(64) uint8_t halves[lanes * lanes * 2];
+                Isa::transpose_halves(rows, static_cast<size_t>(at) * 2, halves);
+#pragma GCC unroll 16
+                for (int i = 0; i < lanes; ++i) {
+                    dimensions[i] = Isa::halves(halves + i * lanes * 2);
+                }
             } else {
-                typename Isa::Floats dimensions[lanes];
 #pragma GCC unroll 16
                 for (int i = 0; i < lanes; ++i) {
                     dimensions[i] = load16<Isa, half>(rows[i], at);
                 }
                 Isa::transpose(dimensions);
-#pragma GCC unroll 16
-                for (int i = 0; i < lanes; ++i) {
-                    Isa::store(keys + to + i * lanes, dimensions[i]);
-                }
             }
+#pragma GCC unroll 16
+            for (int i = 0; i < lanes; ++i) {
+                Isa::store(keys + to + i * lanes, dimensions[i]);
+            }
+        }
+    }
+}
+
+// values[picked.n][value_size].
+template <class Isa, bool half>
+void widen_values(const AttentionTask & task, int64_t first, const Picked & picked, float * values) {
+    for (int64_t key = 0; key < picked.n; ++key) {
+        const char * const row = row_of(task.values, task.value_step, first, picked.place[key]);
+        for (int64_t at = 0; at < task.value_size; at += lanes) {
+            Isa::store(values + key * task.value_size + at, load16<Isa, half>(row, at));
         }
     }
 }
@@ -203,22 +229,31 @@ void multiply_all(const float * rows, int64_t n_rows, int64_t n_inner, const Loa
 }
 
 // to[n_rows][picked.columns()] = queries[n_rows] * keys.
-template <class Isa, bool half>
+template <class Isa, bool half, bool few>
 void score(const AttentionTask & task, int64_t first, const Picked & picked, const float * queries, int64_t n_rows, float * keys, float * to) {
-    transpose_keys<Isa, half>(task, first, picked, keys);
-    const auto * const transposed = reinterpret_cast<const char *>(keys);
+    constexpr bool kept_half = half && few;
+    transpose_keys<Isa, half, kept_half>(task, first, picked, keys);
+    const auto * const kept = reinterpret_cast<const char *>(keys);
     const int64_t key_size = task.key_size;
-    const auto load = [transposed, key_size](int64_t n, int64_t at) { return load16<Isa, half>(transposed, at * key_size + n * lanes); };
+    const auto load = [kept, key_size](int64_t n, int64_t at) { return load16<Isa, kept_half>(kept, at * key_size + n * lanes); };
     multiply_all<Isa, true>(queries, n_rows, key_size, load, picked.columns(), to);
 }
 
 // to[n_rows][value_size] += weights[n_rows][picked.n] * values.
-template <class Isa, bool half>
-void add_values(const AttentionTask & task, int64_t first, const Picked & picked, const float * weights, int64_t n_rows, float * to) {
-    const auto load = [&](int64_t key, int64_t at) {
-        return load16<Isa, half>(row_of(task.values, task.value_step, first, picked.place[key]), at);
-    };
-    multiply_all<Isa, false>(weights, n_rows, picked.n, load, task.value_size, to);
+template <class Isa, bool half, bool few>
+void add_values(const AttentionTask & task, int64_t first, const Picked & picked, const float * weights, int64_t n_rows, float * values,
+                float * to) {
+    if constexpr (few) {  // from memory through registers once
+        const auto load = [&](int64_t key, int64_t at) {
+            return load16<Isa, half>(row_of(task.values, task.value_step, first, picked.place[key]), at);
+        };
+        multiply_all<Isa, false>(weights, n_rows, picked.n, load, task.value_size, to);
+    } else {
+        const int64_t value_size = task.value_size;
+        widen_values<Isa, half>(task, first, picked, values);
+        const auto load = [values, value_size](int64_t key, int64_t at) { return Isa::load(values + key * value_size + at); };
+        multiply_all<Isa, false>(weights, n_rows, picked.n, load, value_size, to);
+    }
 }
 
 // The mask of 16 keys, of which n are there: numbers to add, and which keys are seen.
@@ -360,7 +395,8 @@ void attend_block(const AttentionTask & task, int64_t first, int64_t end, const 
         }
     }
     const float * const queries = work.queries + first_row * task.key_size;
-    score<Isa, half>(task, first, picked, queries, n_rows, work.keys, products);
+    const bool few = n_rows <= few_rows;
+    (few ? score<Isa, half, true> : score<Isa, half, false>)(task, first, picked, queries, n_rows, work.keys, products);
     if (picked.gathered) {
         with_constant<block_keys / lanes>(picked.columns() / lanes, [&](auto n) {
             weigh_gathered<Isa, decltype(n)::value>(task, first, end, picked, first_row, n_rows, products, part);
@@ -368,13 +404,13 @@ void attend_block(const AttentionTask & task, int64_t first, int64_t end, const 
     } else {
         weigh_block<Isa>(task, first, end, first_row, n_rows, products, part);
     }
-    add_values<Isa, half>(task, first, picked, products, n_rows, sums);
+    (few ? add_values<Isa, half, true> : add_values<Isa, half, false>)(task, first, picked, products, n_rows, work.values, sums);
 }
 
 template <class Isa, bool half>
 void attend(const AttentionTask & task, int64_t first_key, int64_t end_key, bool goes_on, const AttentionPart & part, float * memory) {
     const int64_t n_rows = task.n_rows();
-    const Work work(memory, task.key_size, n_rows);
+    const Work work(memory, task.key_size, task.value_size, n_rows);
     fetch_keys<half>(task, first_key, end_key);
     for (int64_t row = 0; row < n_rows; ++row) {
         const auto * const from =

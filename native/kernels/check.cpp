@@ -137,7 +137,7 @@ uint64_t hash_of_attention(const AttentionKernel & kernel, bool half, bool spars
     task.head_step = static_cast<size_t>(task.key_size) * 4, task.token_step = task.head_step * static_cast<size_t>(task.n_heads);
     task.mask = mask.data(), task.mask_step = static_cast<size_t>(task.n_keys);
     std::vector<float> work_memory, part_memory;
-    float * const work = aligned(work_memory, static_cast<size_t>(kernel.work_values(task.key_size, task.n_rows())));
+    float * const work = aligned(work_memory, static_cast<size_t>(kernel.work_values(task.key_size, task.value_size, task.n_rows())));
     float * const part = aligned(part_memory, static_cast<size_t>(AttentionPart::size(task.n_rows(), task.value_size)));
     const AttentionPart all(part, task.n_rows(), task.value_size);
     kernel.attend(task, 0, task.n_keys, false, all, work);
