@@ -105,10 +105,11 @@ struct Items {
     }
 };
 
-// What the threads take one after another where they share keys: segments with all tasks, read in runs, and what these leave over task by task.
+// What the threads take one after another where they share keys: segments with all tasks, read in runs, and of those that are left over one
+// task at a time.
 struct Segments {
     struct Item {
-        int64_t segment, first_task, end_task;
+        int64_t segment, task;  // task: of what is left over
     };
     int64_t n_tasks, n_segments, whole;
 
@@ -117,11 +118,7 @@ struct Segments {
           whole(shape.may_read_in_runs() ? n_segments - n_segments % n_threads : 0) {}
     int64_t count() const { return whole + (n_segments - whole) * n_tasks; }
     Item item(int64_t index) const {
-        if (index < whole) {
-            return {index, 0, n_tasks};
-        }
-        const int64_t task = (index - whole) % n_tasks;
-        return {whole + (index - whole) / n_tasks, task, task + 1};
+        return index < whole ? Item{index, 0} : Item{whole + (index - whole) / n_tasks, (index - whole) % n_tasks};
     }
 };
 
@@ -284,20 +281,18 @@ void attend_in_segments(const Shape & shape, const ggml_private::ComputeParams &
                              shape.v->ne[0]);
     };
     const Segments items(shape, params.n_threads);
-    const std::array<Run, 2> rows = shape.may_read_in_runs() ? rows_of(shape, op, Heads(shape, 0, 1)) : std::array<Run, 2>{};
+    const std::array<Run, 2> rows = items.whole > 0 ? rows_of(shape, op, Heads(shape, 0, 1)) : std::array<Run, 2>{};
     Turns turns(params, op, items.count());
-    for (int64_t item; turns.take(item);) {
-        const auto [segment, first_task, end_task] = items.item(item);
-        const int64_t first_key = segment * segment_keys, end_key = std::min(first_key + segment_keys, shape.k->ne[1]);
-        if (end_task - first_task == n_tasks && shape.may_read_in_runs()) {
-            read_in_runs(rows, first_key, std::max(first_key, std::min(end_key, rows[0].count)), n_tasks,
-                         [&, at = segment](int64_t i, int64_t first, int64_t end) {
-                             kernel.attend(shape.task(op, i), first, end, first != at * segment_keys, part_of(i, at), work);
-                         });
+    for (int64_t index; turns.take(index);) {
+        const Segments::Item item = items.item(index);
+        const int64_t first_key = item.segment * segment_keys, end_key = std::min(first_key + segment_keys, shape.k->ne[1]);
+        const auto attend = [&](int64_t i, int64_t first, int64_t end) {
+            kernel.attend(shape.task(op, i), first, end, first != first_key, part_of(i, item.segment), work);
+        };
+        if (index < items.whole) {
+            read_in_runs(rows, first_key, std::max(first_key, std::min(end_key, rows[0].count)), n_tasks, attend);
         } else {
-            for (int64_t i = first_task; i < end_task; ++i) {
-                kernel.attend(shape.task(op, i), first_key, end_key, false, part_of(i, segment), work);
-            }
+            attend(item.task, first_key, end_key);
         }
     }
     wait_for_all(params.threadpool);
