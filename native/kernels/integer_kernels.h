@@ -83,7 +83,7 @@ template <class Type>
 constexpr bool in_place = Type::quant_bytes == byte_quants;
 
 template <class Type>
-constexpr Layout layout_for{Type::quant_bytes, Type::scale_bytes, Type::scale_values};
+constexpr Layout layout_for{Type::quant_bytes, Type::scale_bytes, Type::scale_values, Type::head_bytes};
 
 // ---- few tokens
 
@@ -108,10 +108,17 @@ __attribute__((noinline)) void few(const uint8_t * tile, const Activations & in,
     const int8_t * a = in.quants + first_token * in.inner;
     const float * scale = in.scales + first_token * in.n_blocks;
     const int32_t * correction = in.corrections + first_token * in.n_blocks * Type::n_scales;
+    const uint8_t * head = tile;
+    if constexpr (ahead > 0 && Type::head_bytes > 0) {
+        for (size_t line = 0; line < layout.head(in.n_blocks); line += 64) {
+            __builtin_prefetch(tile + ahead + line, 0, Ahead::level);
+        }
+    }
+    tile += layout.head(in.n_blocks);
     for (int64_t first = 0; first < in.n_blocks; first += layout.segment_blocks()) {
         const int64_t n_here = std::min(layout.segment_blocks(), in.n_blocks - first);
         const uint8_t * const quants = tile + layout.quants_at(n_here);
-        const typename Type::Scales scales(tile);
+        const typename Type::Scales scales(tile, head);
 #pragma GCC unroll 2
         for (int64_t block = 0; block < n_here; ++block) {
             const uint8_t * const bytes = quants + static_cast<size_t>(block) * Type::quant_bytes;
@@ -162,6 +169,7 @@ __attribute__((noinline)) void few(const uint8_t * tile, const Activations & in,
             correction += Type::n_scales;
         }
         tile += layout.segment_bytes(n_here);
+        head += Type::head_bytes;
     }
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
@@ -181,18 +189,20 @@ struct Panel {
 
 // Blocks first.. of each tile, n of them.
 template <class Isa, class Type, int R>
-void widen(const uint8_t * tiles, size_t tile_size, int64_t first, int64_t n, Panel & panel) {
+void widen(const uint8_t * tiles, size_t tile_size, int64_t n_blocks, int64_t first, int64_t n, Panel & panel) {
     constexpr Layout layout = layout_for<Type>;
+    const uint8_t * const segments = tiles + layout.head(n_blocks);
     constexpr int n_factors = Type::n_scales + (Type::has_min ? 1 : 0);
     constexpr bool in_panel = !in_place<Type> || Isa::pairs_tokens;
-    panel.weights = in_panel ? panel.bytes : tiles + layout.segment_at(first) + layout.quants_at(n);
+    panel.weights = in_panel ? panel.bytes : segments + layout.segment_at(first) + layout.quants_at(n);
     panel.tile_step = in_panel ? panel_blocks * byte_quants : tile_size;
     for (int64_t b = 0; b < n;) {
-        const uint8_t * const segment = tiles + layout.segment_at(first + b);
+        const uint8_t * const segment = segments + layout.segment_at(first + b);
+        const uint8_t * const head = tiles + Type::head_bytes * static_cast<size_t>((first + b) / layout.segment_blocks());
         const int64_t n_here = std::min(layout.segment_blocks(), n - b);
         for (int r = 0; r < R; ++r) {
             const uint8_t * const tile = segment + static_cast<size_t>(r) * tile_size;
-            const typename Type::Scales scales(tile);
+            const typename Type::Scales scales(tile, head + static_cast<size_t>(r) * tile_size);
             for (int64_t inside = 0; inside < n_here; ++inside) {
                 if constexpr (in_panel) {
                     typename Isa::Bytes w[groups];
@@ -365,7 +375,8 @@ template <class Type, int R>
 Fetch next_panel(const uint8_t * tiles, size_t tile_size, int64_t first, int64_t n_blocks, int64_t n_times) {
     constexpr size_t bytes = layout_for<Type>.segment_at(panel_blocks);
     const size_t step = (bytes / static_cast<size_t>(n_times) + 63) / 64 * 64;
-    return {tiles + (first < n_blocks ? layout_for<Type>.segment_at(first) : R * tile_size), tile_size, R, bytes, step};
+    const size_t next = first < n_blocks ? layout_for<Type>.head(n_blocks) + layout_for<Type>.segment_at(first) : R * tile_size;
+    return {tiles + next, tile_size, R, bytes, step};
 }
 
 template <class Isa, int R>
@@ -388,7 +399,7 @@ void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in
     alignas(64) float near[tokens_near * near_stride];
     for (int64_t first = 0; first < in.n_blocks; first += panel_blocks) {
         const int64_t n = std::min(panel_blocks, in.n_blocks - first);
-        widen<Isa, Type, R>(tiles, tile_size, first, n, panel);
+        widen<Isa, Type, R>(tiles, tile_size, in.n_blocks, first, n, panel);
         const int64_t n_times = (end_token - first_token + Isa::many_tokens - 1) / Isa::many_tokens * (R / rows_at_once<Isa, R>);
         Fetch fetch = next_panel<Type, R>(tiles, tile_size, first + n, in.n_blocks, n_times);
         const bool last = first + n == in.n_blocks;

@@ -3,7 +3,7 @@
 // A type gives: range (what its quants need of a multiplication), offset (a value is quant - offset; quants are unsigned), n_scales
 // (scales in a block of 32), has_min, and
 //   quants(bytes, w): the 8 registers of a block, 16 rows x 4 values each;
-//   Scales(bytes), of a segment; of(block, d, m): a block's factors, and minima m where value = d * quant + m.
+//   Scales(bytes, head), of a segment and its part of the tile's head (head_bytes); of(block, d, m): a block's factors, and minima m where value = d * quant + m.
 //
 // An Isa is what a file of one instruction set defines (avx512_vnni.cpp, avx2.h): Bytes (16 lanes x 4 bytes), Ints and Floats (16 lanes)
 // and operations on them. See avx2.h for the whole list.
@@ -55,6 +55,7 @@ RIM_INLINE void nibbles(const uint8_t * bytes, typename Isa::Bytes * w) {
 
 struct Small {  // one scale per block
     static constexpr int64_t scale_values = 32;
+    static constexpr size_t head_bytes = 0;
     static constexpr int n_scales = 1;
 };
 
@@ -64,7 +65,7 @@ struct SmallScales : Small {
     static constexpr size_t scale_bytes = min ? 64 : 32;
     struct Scales {
         const uint8_t * segment;
-        RIM_INLINE explicit Scales(const uint8_t * bytes) : segment(bytes) {}
+        RIM_INLINE Scales(const uint8_t * bytes, const uint8_t *) : segment(bytes) {}
         RIM_INLINE void of(int64_t block, typename Isa::Floats * d, typename Isa::Floats * m) const {
             const uint8_t * const bytes = segment + static_cast<size_t>(block) * scale_bytes;
             *d = Isa::halves(bytes);
@@ -139,7 +140,7 @@ struct SuperBlockMin : SuperBlock {  // Q4_K, Q5_K
     static constexpr bool has_min = true;
     static constexpr int offset = 0;
     static constexpr size_t quant_bytes = fifth ? 256 + 64 : 256;
-    static constexpr size_t scale_bytes = 192 + 64;
+    static constexpr size_t scale_bytes = 192 + 64, head_bytes = 0;
     RIM_INLINE static void quants(const uint8_t * bytes, typename Isa::Bytes * w) {
         nibbles<Isa>(bytes, w);
         if constexpr (fifth) {
@@ -149,7 +150,7 @@ struct SuperBlockMin : SuperBlock {  // Q4_K, Q5_K
     struct Scales {
         alignas(64) uint8_t six[256];  // bits each: 8 times 16 scales, then 8 times 16 minima
         const uint8_t * factors;
-        RIM_INLINE explicit Scales(const uint8_t * bytes) : factors(bytes + 192) {
+        RIM_INLINE Scales(const uint8_t * bytes, const uint8_t *) : factors(bytes + 192) {
             typename Isa::Bytes w[4];  // scales, minima of blocks 0 to 3, then those of 4 to 7
 #pragma GCC unroll 2
             for (int half = 0; half < 2; ++half) {
@@ -177,7 +178,7 @@ struct SixBits : SuperBlock {  // Q6_K
     static constexpr bool has_min = false;
     static constexpr int offset = 32;
     static constexpr size_t quant_bytes = 256 + 128;
-    static constexpr size_t scale_bytes = 256 + 32;
+    static constexpr size_t scale_bytes = 256, head_bytes = 32;
     RIM_INLINE static void quants(const uint8_t * bytes, typename Isa::Bytes * w) {
         nibbles<Isa>(bytes, w);
 #pragma GCC unroll 2
@@ -186,10 +187,10 @@ struct SixBits : SuperBlock {  // Q6_K
         }
     }
     struct Scales {
-        const uint8_t * segment;
-        RIM_INLINE explicit Scales(const uint8_t * bytes) : segment(bytes) {}
+        const uint8_t *segment, *factors;
+        RIM_INLINE Scales(const uint8_t * bytes, const uint8_t * head) : segment(bytes), factors(head) {}
         RIM_INLINE void of(int64_t block, typename Isa::Floats * d, typename Isa::Floats *) const {
-            const typename Isa::Floats factor = Isa::halves(segment + 256);
+            const typename Isa::Floats factor = Isa::halves(factors);
             const uint8_t * const signed_bytes = segment + block * 32;
             d[0] = Isa::times(factor, Isa::signed_bytes(signed_bytes));
             d[1] = Isa::times(factor, Isa::signed_bytes(signed_bytes + 16));

@@ -29,12 +29,16 @@ class Tile {
     uint8_t * quants(int64_t block) const {
         const int64_t inside = block % layout_.segment_blocks();
         const int64_t n_here = std::min(layout_.segment_blocks(), n_blocks_ - (block - inside));
-        return bytes_ + layout_.segment_at(block) + layout_.quants_at(n_here) + static_cast<size_t>(inside) * layout_.quant_bytes;
+        return bytes_ + layout_.head(n_blocks_) + layout_.segment_at(block) + layout_.quants_at(n_here) + static_cast<size_t>(inside) * layout_.quant_bytes;
     }
     // Of a block, or of the 256 values that it is among for types whose scales belong to these.
     uint8_t * scales(int64_t block) const {
         const int64_t inside = layout_.scale_values == block_values ? block % layout_.segment_blocks() : 0;
-        return bytes_ + layout_.segment_at(block) + static_cast<size_t>(inside) * layout_.scale_bytes;
+        return bytes_ + layout_.head(n_blocks_) + layout_.segment_at(block) + static_cast<size_t>(inside) * layout_.scale_bytes;
+    }
+    // In the head, of the 256 values that the block is among.
+    uint8_t * head(int64_t block) const {
+        return bytes_ + static_cast<size_t>(block * block_values / layout_.scale_values) * layout_.head_bytes;
     }
 
   private:
@@ -161,7 +165,7 @@ void pack_k(bool has_fifth, const uint8_t * rows, size_t row_bytes, int64_t inne
 }
 
 // Q6_K: [128 bytes of low nibbles] [64 bytes of two high bits] [16 signed scales] [d]. In a tile the high bits of a block are two times 64
-// bytes, group i in bits 2(i % 4) of plane i / 4; scales for 256 values: 16 times 16 signed bytes, then 16 d.
+// bytes, group i in bits 2(i % 4) of plane i / 4; scales for 256 values: 16 times 16 signed bytes, and 16 d in the tile's head.
 void pack_q6_k(const uint8_t * rows, size_t row_bytes, int64_t inner, const Tile & tile) {
     constexpr size_t super_bytes = 128 + 64 + 16 + half_bytes;
     for (int64_t s = 0; s < inner / 256; ++s) {
@@ -171,7 +175,7 @@ void pack_q6_k(const uint8_t * rows, size_t row_bytes, int64_t inner, const Tile
             for (int row = 0; row < tile_rows; ++row) {
                 const uint8_t * const super = rows + static_cast<size_t>(row) * row_bytes + static_cast<size_t>(s) * super_bytes;
                 if (j == 0) {
-                    put_half(super + 208, row, scales + 256);
+                    put_half(super + 208, row, tile.head(s * 8));
                 }
                 scales[j * 32 + row] = super[192 + j * 2];
                 scales[j * 32 + 16 + row] = super[192 + j * 2 + 1];
@@ -213,7 +217,7 @@ void pack_bf16(const uint8_t * rows, size_t row_bytes, int64_t inner, const Tile
 
 const Layout * layout_of(ggml_type type) noexcept {
     static constexpr Layout q4{256, 32, 32}, q4_min{256, 64, 32}, q5{256 + 64, 32, 32}, q5_min{256 + 64, 64, 32}, q8{512, 32, 32};
-    static constexpr Layout q4_k{256, 192 + 64, 256}, q5_k{256 + 64, 192 + 64, 256}, q6_k{256 + 128, 256 + 32, 256}, bf16{1024, 0, 32};
+    static constexpr Layout q4_k{256, 192 + 64, 256}, q5_k{256 + 64, 192 + 64, 256}, q6_k{256 + 128, 256, 256, 32}, bf16{1024, 0, 32};
     switch (type) {
         case GGML_TYPE_Q4_0:
         case GGML_TYPE_IQ4_NL: return &q4;

@@ -4,7 +4,7 @@
 // 4i..4i+3, so that one multiply-add instruction takes 16 rows x 4 values. A tile is a run of segments, each the scales of its blocks and
 // then their quants, as short as whole cache lines of scales allow: who reads a tile once reads one run of memory in order. Low bits are
 // kept as nibbles (byte j of a block's 256: the value of group i in the low, of group i+4 in the high half), further bits in planes after
-// them. Nothing is widened on the way: a tile takes the bytes that the file has (Q6_K 1 % more, for whole cache lines of scales).
+// them. Nothing is widened on the way: a tile takes the bytes that the file has.
 #pragma once
 
 #include <cstddef>
@@ -29,6 +29,7 @@ struct Layout {
     size_t quant_bytes;    // of one tile, per block of 32 values
     size_t scale_bytes;    // of one tile, per scale_values
     int64_t scale_values;  // values that share a set of scales: 32, or 256 for the K types
+    size_t head_bytes = 0;  // per scale_values, too, of scales that stand before the tile's first segment
 
     // Blocks of a segment; the last one of a tile may have fewer. Quants that are bytes are multiplied where they lie, 256 values at
     // a time.
@@ -44,9 +45,14 @@ struct Layout {
     constexpr size_t segment_bytes(int64_t n_blocks) const noexcept {
         return quants_at(n_blocks) + quant_bytes * static_cast<size_t>(n_blocks);
     }
-    // Where the segment begins whose first block this is.
+    // Where the segment begins whose first block this is, after the tile's head.
     constexpr size_t segment_at(int64_t block) const noexcept {
         return segment_bytes(segment_blocks()) * static_cast<size_t>(block / segment_blocks());
+    }
+    // Of a tile with so many blocks: what stands before its segments.
+    constexpr size_t head(int64_t n_blocks) const noexcept {
+        const size_t bytes = head_bytes * static_cast<size_t>(n_blocks * block_values / scale_values);
+        return (bytes + tile_alignment - 1) / tile_alignment * tile_alignment;
     }
 };
 
@@ -57,7 +63,7 @@ const Layout * layout_of(ggml_type type) noexcept;
 constexpr size_t tile_bytes(const Layout & layout, int64_t inner) noexcept {
     const int64_t n_blocks = inner / block_values;
     const int64_t left = n_blocks % layout.segment_blocks();
-    return layout.segment_at(n_blocks) + (left > 0 ? layout.segment_bytes(left) : 0);
+    return layout.head(n_blocks) + layout.segment_at(n_blocks) + (left > 0 ? layout.segment_bytes(left) : 0);
 }
 
 // Whether a matrix of this shape can be laid out: whole tiles of rows, whole blocks of values.
