@@ -38,6 +38,7 @@ struct Shape {
     bool reads_in_runs(int n_threads) const { return may_read_in_runs() && !shares_keys(n_threads); }
 
     int64_t part_values() const { return AttentionPart::size(tokens_per_task * group, v->ne[0]); }
+    AttentionPart part(float * memory, int64_t index) const { return {memory + index * part_values(), tokens_per_task * group, v->ne[0]}; }
     int64_t kernel_values() const {
         const int64_t kernel = attention_kernel()->work_values(k->ne[0], v->ne[0], tokens_per_task * group);
         return (kernel + alignment_values - 1) / alignment_values * alignment_values;
@@ -102,23 +103,6 @@ struct Items {
         const AttentionTask task = shape.task(op, whole + (index - whole) / parts);
         const int64_t part = (index - whole) % parts;
         return tokens_of(task, task.n_tokens * part / parts, task.n_tokens * (part + 1) / parts);
-    }
-};
-
-// What the threads take one after another where they share keys: segments with all tasks, read in runs, and of those that are left over one
-// task at a time.
-struct Segments {
-    struct Item {
-        int64_t segment, task;  // task: of what is left over
-    };
-    int64_t n_tasks, n_segments, whole;
-
-    Segments(const Shape & shape, int64_t n_threads)
-        : n_tasks(shape.tasks()), n_segments(shape.segments()),
-          whole(shape.may_read_in_runs() ? n_segments - n_segments % n_threads : 0) {}
-    int64_t count() const { return whole + (n_segments - whole) * n_tasks; }
-    Item item(int64_t index) const {
-        return index < whole ? Item{index, 0} : Item{whole + (index - whole) / n_tasks, (index - whole) % n_tasks};
     }
 };
 
@@ -233,9 +217,7 @@ void attend_in_runs(const Shape & shape, const ggml_tensor * op, const Heads & h
         return;
     }
     const AttentionKernel & kernel = *attention_kernel();
-    const auto part = [&](int64_t index) {
-        return AttentionPart(memory + index * shape.part_values(), shape.tokens_per_task * shape.group, shape.v->ne[0]);
-    };
+    const auto part = [&](int64_t index) { return shape.part(memory, index); };
     float * const work = part(2 * n_tasks).sums;
     const std::array<Run, 2> rows = rows_of(shape, op, heads);
     const int64_t n_keys = rows[0].count;
@@ -255,9 +237,8 @@ void attend_in_runs(const Shape & shape, const ggml_tensor * op, const Heads & h
 // Tasks one after another.
 void attend_in_turns(const Shape & shape, const ggml_private::ComputeParams & params, ggml_tensor * op, float * own) {
     const AttentionKernel & kernel = *attention_kernel();
-    const AttentionPart all(own, shape.tokens_per_task * shape.group, shape.v->ne[0]);
-    const AttentionPart more(all.sums + shape.part_values(), shape.tokens_per_task * shape.group, shape.v->ne[0]);
-    float * const work = more.sums + shape.part_values();
+    const AttentionPart all = shape.part(own, 0), more = shape.part(own, 1);
+    float * const work = shape.part(own, 2).sums;
     const Items items(shape.tasks(), shape.tokens_per_task, params.n_threads);
     Turns turns(params, op, items.count);
     for (int64_t item; turns.take(item);) {
@@ -272,27 +253,26 @@ void attend_in_turns(const Shape & shape, const ggml_private::ComputeParams & pa
     }
 }
 
-// Segments of the keys one after another; `shared` is of all threads.
+// Segments of the keys one after another, as many for every thread with all tasks, read in runs, and those that are left over task by task;
+// `shared` is of all threads.
 void attend_in_segments(const Shape & shape, const ggml_private::ComputeParams & params, ggml_tensor * op, float * work, float * shared) {
     const AttentionKernel & kernel = *attention_kernel();
     const int64_t n_segments = shape.segments(), n_tasks = shape.tasks();
-    const auto part_of = [&](int64_t task, int64_t segment) {
-        return AttentionPart(shared + (task * n_segments + segment) * shape.part_values(), shape.tokens_per_task * shape.group,
-                             shape.v->ne[0]);
-    };
-    const Segments items(shape, params.n_threads);
-    const std::array<Run, 2> rows = items.whole > 0 ? rows_of(shape, op, Heads(shape, 0, 1)) : std::array<Run, 2>{};
-    Turns turns(params, op, items.count());
-    for (int64_t index; turns.take(index);) {
-        const Segments::Item item = items.item(index);
-        const int64_t first_key = item.segment * segment_keys, end_key = std::min(first_key + segment_keys, shape.k->ne[1]);
-        const auto attend = [&](int64_t i, int64_t first, int64_t end) {
-            kernel.attend(shape.task(op, i), first, end, first != first_key, part_of(i, item.segment), work);
+    const auto part_of = [&](int64_t task, int64_t segment) { return shape.part(shared, task * n_segments + segment); };
+    const int64_t n_whole = shape.may_read_in_runs() ? n_segments - n_segments % params.n_threads : 0;
+    const std::array<Run, 2> rows = n_whole > 0 ? rows_of(shape, op, Heads(shape, 0, 1)) : std::array<Run, 2>{};
+    Turns turns(params, op, n_whole + (n_segments - n_whole) * n_tasks);
+    for (int64_t item; turns.take(item);) {
+        const int64_t left_over = item - n_whole;  // which item of those
+        const int64_t segment = left_over < 0 ? item : n_whole + left_over / n_tasks;
+        const int64_t first_key = segment * segment_keys, end_key = std::min(first_key + segment_keys, shape.k->ne[1]);
+        const auto attend = [&](int64_t task, int64_t first, int64_t end) {
+            kernel.attend(shape.task(op, task), first, end, first != first_key, part_of(task, segment), work);
         };
-        if (index < items.whole) {
+        if (left_over < 0) {
             read_in_runs(rows, first_key, std::max(first_key, std::min(end_key, rows[0].count)), n_tasks, attend);
         } else {
-            attend(item.task, first_key, end_key);
+            attend(left_over % n_tasks, first_key, end_key);
         }
     }
     wait_for_all(params.threadpool);

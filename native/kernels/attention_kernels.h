@@ -102,6 +102,45 @@ RIM_INLINE const char * row_of(const char * rows, size_t step, int64_t first, in
     return place < 0 ? zeros : rows + static_cast<size_t>(first + place) * step;
 }
 
+// The first two of three steps that transpose 8 rows of 8 words (halves), lane of 128 bits by lane: u[i + j], with i = 0 or 4, has words 2 j and
+// 2 j + 1 of r[i] to r[i + 3] side by side.
+template <class Isa, class Register>
+RIM_INLINE void interleave_words(const Register (&r)[8], Register (&u)[8]) {
+    Register t[8];
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = Isa::low_words(r[i], r[i + 1]);
+        t[i + 1] = Isa::high_words(r[i], r[i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 8; i += 4) {
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; ++j) {
+            u[i + 2 * j] = Isa::low_pairs(t[i + j], t[i + j + 2]);
+            u[i + 2 * j + 1] = Isa::high_pairs(t[i + j], t[i + j + 2]);
+        }
+    }
+}
+
+// Values [at, at + 16) of 16 rows, each column in a register.
+template <class Isa, bool half>
+RIM_INLINE void load_transposed(const char * const * rows, int64_t at, typename Isa::Floats (&columns)[lanes]) {
+    if constexpr (half) {
+        alignas(64) uint8_t halves[lanes * lanes * 2];
+        Isa::transpose_halves(rows, static_cast<size_t>(at) * 2, halves);
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) {
+            columns[i] = Isa::halves(halves + i * lanes * 2);
+        }
+    } else {
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; ++i) {
+            columns[i] = load16<Isa, half>(rows[i], at);
+        }
+        Isa::transpose(columns);
+    }
+}
+
 // keys[group of 16][dimension][16], in half precision if `kept_half`.
 template <class Isa, bool half, bool kept_half>
 void transpose_keys(const AttentionTask & task, int64_t first, const Picked & picked, float * keys) {
@@ -115,26 +154,13 @@ void transpose_keys(const AttentionTask & task, int64_t first, const Picked & pi
             const int64_t to = (group * task.key_size + at) * lanes;
             if constexpr (kept_half) {
                 Isa::transpose_halves(rows, static_cast<size_t>(at) * 2, reinterpret_cast<uint8_t *>(keys) + to * 2);
-                continue;
-            }
-            typename Isa::Floats dimensions[lanes];
-            if constexpr (half) {
-                alignas(64) uint8_t halves[lanes * lanes * 2];
-                Isa::transpose_halves(rows, static_cast<size_t>(at) * 2, halves);
-#pragma GCC unroll 16
-                for (int i = 0; i < lanes; ++i) {
-                    dimensions[i] = Isa::halves(halves + i * lanes * 2);
-                }
             } else {
+                typename Isa::Floats dimensions[lanes];
+                load_transposed<Isa, half>(rows, at, dimensions);
 #pragma GCC unroll 16
                 for (int i = 0; i < lanes; ++i) {
-                    dimensions[i] = load16<Isa, half>(rows[i], at);
+                    Isa::store(keys + to + i * lanes, dimensions[i]);
                 }
-                Isa::transpose(dimensions);
-            }
-#pragma GCC unroll 16
-            for (int i = 0; i < lanes; ++i) {
-                Isa::store(keys + to + i * lanes, dimensions[i]);
             }
         }
     }

@@ -198,6 +198,11 @@ struct Avx2 {
         }
     }
 
+    // Words, or pairs of them, of two registers in turn, of the low or the high half of each lane of 128 bits.
+    RIM_INLINE static __m256i low_words(__m256i a, __m256i b) { return _mm256_unpacklo_epi16(a, b); }
+    RIM_INLINE static __m256i high_words(__m256i a, __m256i b) { return _mm256_unpackhi_epi16(a, b); }
+    RIM_INLINE static __m256i low_pairs(__m256i a, __m256i b) { return _mm256_unpacklo_epi32(a, b); }
+    RIM_INLINE static __m256i high_pairs(__m256i a, __m256i b) { return _mm256_unpackhi_epi32(a, b); }
     // 16 halves, `at` bytes into each of 16 rows: to[16][16].
     RIM_INLINE static void transpose_halves(const char * const * rows, size_t at, uint8_t * to) {
         transpose_8_halves(rows, at, to);
@@ -250,25 +255,13 @@ struct Avx2 {
     }
 
     RIM_INLINE static void transpose_8_halves(const char * const * rows, size_t at, uint8_t * to) {
-        __m256i r[8], t[8], u[8];  // rows i and i + 8 are halves of r[i]
+        __m256i r[8], u[8];  // rows i and i + 8 are halves of r[i]
 #pragma GCC unroll 8
         for (int i = 0; i < 8; ++i) {
             const auto row = [&](int index) { return load16(reinterpret_cast<const uint8_t *>(rows[index] + at)); };
             r[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(row(i)), row(i + 8), 1);
         }
-#pragma GCC unroll 4
-        for (int i = 0; i < 8; i += 2) {
-            t[i] = _mm256_unpacklo_epi16(r[i], r[i + 1]);
-            t[i + 1] = _mm256_unpackhi_epi16(r[i], r[i + 1]);
-        }
-#pragma GCC unroll 2
-        for (int i = 0; i < 8; i += 4) {  // u[i + j]: columns 2 j, 2 j + 1 of four rows
-#pragma GCC unroll 2
-            for (int j = 0; j < 2; ++j) {
-                u[i + 2 * j] = _mm256_unpacklo_epi32(t[i + j], t[i + j + 2]);
-                u[i + 2 * j + 1] = _mm256_unpackhi_epi32(t[i + j], t[i + j + 2]);
-            }
-        }
+        interleave_words<Avx2>(r, u);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
             store(to + i * 64, Bytes{_mm256_unpacklo_epi64(u[i], u[i + 4]), _mm256_unpackhi_epi64(u[i], u[i + 4])});

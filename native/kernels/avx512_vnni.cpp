@@ -131,27 +131,19 @@ struct Avx512Vnni {
         }
     }
 
+    RIM_INLINE static Bytes low_words(Bytes a, Bytes b) { return _mm512_unpacklo_epi16(a, b); }
+    RIM_INLINE static Bytes high_words(Bytes a, Bytes b) { return _mm512_unpackhi_epi16(a, b); }
+    RIM_INLINE static Bytes low_pairs(Bytes a, Bytes b) { return _mm512_unpacklo_epi32(a, b); }
+    RIM_INLINE static Bytes high_pairs(Bytes a, Bytes b) { return _mm512_unpackhi_epi32(a, b); }
     // 16 halves, `at` bytes into each of 16 rows: to[16][16].
     RIM_INLINE static void transpose_halves(const char * const * rows, size_t at, uint8_t * to) {
         const auto half = [&](int row) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(rows[row] + at)); };
-        __m512i r[8], t[8], u[8];  // rows i and i + 8 are halves of r[i]; lanes have columns 0 to 7 and 8 to 15 of each
+        __m512i r[8], u[8];  // rows i and i + 8 are halves of r[i]; lanes have columns 0 to 7 and 8 to 15 of each
 #pragma GCC unroll 8
         for (int i = 0; i < 8; ++i) {
             r[i] = _mm512_inserti64x4(_mm512_castsi256_si512(half(i)), half(i + 8), 1);
         }
-#pragma GCC unroll 4
-        for (int i = 0; i < 8; i += 2) {
-            t[i] = _mm512_unpacklo_epi16(r[i], r[i + 1]);
-            t[i + 1] = _mm512_unpackhi_epi16(r[i], r[i + 1]);
-        }
-#pragma GCC unroll 2
-        for (int i = 0; i < 8; i += 4) {  // u[i + j]: columns 2 j, 2 j + 1 (and 8 more) of four rows
-#pragma GCC unroll 2
-            for (int j = 0; j < 2; ++j) {
-                u[i + 2 * j] = _mm512_unpacklo_epi32(t[i + j], t[i + j + 2]);
-                u[i + 2 * j + 1] = _mm512_unpackhi_epi32(t[i + j], t[i + j + 2]);
-            }
-        }
+        interleave_words<Avx512Vnni>(r, u);
         const __m512i low = _mm512_setr_epi64(0, 8, 4, 12, 1, 9, 5, 13), high = _mm512_setr_epi64(2, 10, 6, 14, 3, 11, 7, 15);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {

@@ -108,17 +108,17 @@ __attribute__((noinline)) void few(const uint8_t * tile, const Activations & in,
     const int8_t * a = in.quants + first_token * in.inner;
     const float * scale = in.scales + first_token * in.n_blocks;
     const int32_t * correction = in.corrections + first_token * in.n_blocks * Type::n_scales;
-    const uint8_t * head = tile;
-    if constexpr (ahead > 0 && Type::head_bytes > 0) {
-        for (size_t line = 0; line < layout.head(in.n_blocks); line += 64) {
-            __builtin_prefetch(tile + ahead + line, 0, Ahead::level);
+    const uint8_t * const head = tile;
+    if constexpr (Type::head_bytes > 0) {
+        tile += layout.head(in.n_blocks);
+        for (const uint8_t * line = head; ahead > 0 && line < tile; line += 64) {
+            __builtin_prefetch(line + ahead, 0, Ahead::level);
         }
     }
-    tile += layout.head(in.n_blocks);
     for (int64_t first = 0; first < in.n_blocks; first += layout.segment_blocks()) {
         const int64_t n_here = std::min(layout.segment_blocks(), in.n_blocks - first);
         const uint8_t * const quants = tile + layout.quants_at(n_here);
-        const typename Type::Scales scales(tile, head);
+        const typename Type::Scales scales(tile, head + layout.head_at(first));
 #pragma GCC unroll 2
         for (int64_t block = 0; block < n_here; ++block) {
             const uint8_t * const bytes = quants + static_cast<size_t>(block) * Type::quant_bytes;
@@ -169,7 +169,6 @@ __attribute__((noinline)) void few(const uint8_t * tile, const Activations & in,
             correction += Type::n_scales;
         }
         tile += layout.segment_bytes(n_here);
-        head += Type::head_bytes;
     }
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
@@ -198,7 +197,7 @@ void widen(const uint8_t * tiles, size_t tile_size, int64_t n_blocks, int64_t fi
     panel.tile_step = in_panel ? panel_blocks * byte_quants : tile_size;
     for (int64_t b = 0; b < n;) {
         const uint8_t * const segment = segments + layout.segment_at(first + b);
-        const uint8_t * const head = tiles + Type::head_bytes * static_cast<size_t>((first + b) / layout.segment_blocks());
+        const uint8_t * const head = tiles + layout.head_at(first + b);
         const int64_t n_here = std::min(layout.segment_blocks(), n - b);
         for (int r = 0; r < R; ++r) {
             const uint8_t * const tile = segment + static_cast<size_t>(r) * tile_size;

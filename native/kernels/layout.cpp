@@ -24,27 +24,27 @@ void store32(uint8_t * bytes, uint32_t word) {
 // Where the blocks of a tile lie.
 class Tile {
   public:
-    Tile(uint8_t * bytes, const Layout & layout, int64_t inner) : bytes_(bytes), layout_(layout), n_blocks_(inner / block_values) {}
+    Tile(uint8_t * bytes, const Layout & layout, int64_t inner)
+        : bytes_(bytes), layout_(layout), n_blocks_(inner / block_values), segments_(bytes + layout.head(n_blocks_)) {}
 
     uint8_t * quants(int64_t block) const {
         const int64_t inside = block % layout_.segment_blocks();
         const int64_t n_here = std::min(layout_.segment_blocks(), n_blocks_ - (block - inside));
-        return bytes_ + layout_.head(n_blocks_) + layout_.segment_at(block) + layout_.quants_at(n_here) + static_cast<size_t>(inside) * layout_.quant_bytes;
+        return segments_ + layout_.segment_at(block) + layout_.quants_at(n_here) + static_cast<size_t>(inside) * layout_.quant_bytes;
     }
     // Of a block, or of the 256 values that it is among for types whose scales belong to these.
     uint8_t * scales(int64_t block) const {
         const int64_t inside = layout_.scale_values == block_values ? block % layout_.segment_blocks() : 0;
-        return bytes_ + layout_.head(n_blocks_) + layout_.segment_at(block) + static_cast<size_t>(inside) * layout_.scale_bytes;
+        return segments_ + layout_.segment_at(block) + static_cast<size_t>(inside) * layout_.scale_bytes;
     }
     // In the head, of the 256 values that the block is among.
-    uint8_t * head(int64_t block) const {
-        return bytes_ + static_cast<size_t>(block * block_values / layout_.scale_values) * layout_.head_bytes;
-    }
+    uint8_t * head(int64_t block) const { return bytes_ + layout_.head_at(block); }
 
   private:
     uint8_t * bytes_;
     const Layout & layout_;
     int64_t n_blocks_;
+    uint8_t * segments_;
 };
 
 // Nibbles of one row in one block, both halves of 16 values as in ggml's 32-value types: the same bytes, spread over the lanes.
@@ -118,7 +118,7 @@ void scale_and_min(const uint8_t * packed, int j, uint8_t & scale, uint8_t & min
 }
 
 // Scale and minimum of one row in block j of 8: 8 times 16 bytes with the low 4 bits of both, then 4 times 16 with the high 2 bits of both, in
-// blocks j and j + 4.
+// blocks j and j + 4; the former first.
 void put_scale_and_min(uint8_t scale, uint8_t min, int j, int row, uint8_t * scales) {
     scales[j * 16 + row] = static_cast<uint8_t>((scale & 15) | (min & 15) << 4);
     uint8_t & high = scales[128 + j % 4 * 16 + row];

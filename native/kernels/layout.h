@@ -25,6 +25,10 @@ constexpr int64_t tile_count(int64_t rows) noexcept {
     return (rows + tile_rows - 1) / tile_rows;
 }
 
+constexpr size_t whole_lines(size_t bytes) noexcept {
+    return (bytes + tile_alignment - 1) / tile_alignment * tile_alignment;
+}
+
 struct Layout {
     size_t quant_bytes;    // of one tile, per block of 32 values
     size_t scale_bytes;    // of one tile, per scale_values
@@ -39,8 +43,7 @@ struct Layout {
     }
     // Of a segment with so many blocks: where its quants begin, and what it takes.
     constexpr size_t quants_at(int64_t n_blocks) const noexcept {
-        const size_t scales = scale_bytes * static_cast<size_t>(n_blocks * block_values / scale_values);
-        return (scales + tile_alignment - 1) / tile_alignment * tile_alignment;
+        return whole_lines(scale_bytes * static_cast<size_t>(n_blocks * block_values / scale_values));
     }
     constexpr size_t segment_bytes(int64_t n_blocks) const noexcept {
         return quants_at(n_blocks) + quant_bytes * static_cast<size_t>(n_blocks);
@@ -49,11 +52,11 @@ struct Layout {
     constexpr size_t segment_at(int64_t block) const noexcept {
         return segment_bytes(segment_blocks()) * static_cast<size_t>(block / segment_blocks());
     }
-    // Of a tile with so many blocks: what stands before its segments.
-    constexpr size_t head(int64_t n_blocks) const noexcept {
-        const size_t bytes = head_bytes * static_cast<size_t>(n_blocks * block_values / scale_values);
-        return (bytes + tile_alignment - 1) / tile_alignment * tile_alignment;
+    // In a tile's head, the scales of the values that the block is among; and what the head of a tile with so many blocks takes.
+    constexpr size_t head_at(int64_t block) const noexcept {
+        return head_bytes * static_cast<size_t>(block * block_values / scale_values);
     }
+    constexpr size_t head(int64_t n_blocks) const noexcept { return whole_lines(head_at(n_blocks)); }
 };
 
 // The layout of a type, nullptr for a type without kernels.

@@ -236,30 +236,25 @@ struct Neon {
         }
     }
 
+    RIM_INLINE static uint16x8_t low_words(uint16x8_t a, uint16x8_t b) { return vzip1q_u16(a, b); }
+    RIM_INLINE static uint16x8_t high_words(uint16x8_t a, uint16x8_t b) { return vzip2q_u16(a, b); }
+    RIM_INLINE static uint16x8_t low_pairs(uint16x8_t a, uint16x8_t b) {
+        return vreinterpretq_u16_u32(vzip1q_u32(vreinterpretq_u32_u16(a), vreinterpretq_u32_u16(b)));
+    }
+    RIM_INLINE static uint16x8_t high_pairs(uint16x8_t a, uint16x8_t b) {
+        return vreinterpretq_u16_u32(vzip2q_u32(vreinterpretq_u32_u16(a), vreinterpretq_u32_u16(b)));
+    }
     // 16 halves, `at` bytes into each of 16 rows: to[16][16].
     RIM_INLINE static void transpose_halves(const char * const * rows, size_t at, uint8_t * to) {
         for (int part = 0; part < 4; ++part) {  // 8 rows, 8 columns
             const char * const * const from = rows + part % 2 * 8;
             uint8_t * const to_part = to + part % 2 * 16 + part / 2 * 256;
-            uint16x8_t r[8], t[8], u[8];
+            uint16x8_t r[8], u[8];
 #pragma GCC unroll 8
             for (int i = 0; i < 8; ++i) {
                 r[i] = vreinterpretq_u16_u8(vld1q_u8(reinterpret_cast<const uint8_t *>(from[i] + at) + part / 2 * 16));
             }
-#pragma GCC unroll 4
-            for (int i = 0; i < 8; i += 2) {
-                t[i] = vzip1q_u16(r[i], r[i + 1]);
-                t[i + 1] = vzip2q_u16(r[i], r[i + 1]);
-            }
-#pragma GCC unroll 2
-            for (int i = 0; i < 8; i += 4) {  // u[i + j]: columns 2 j, 2 j + 1 of four rows
-#pragma GCC unroll 2
-                for (int j = 0; j < 2; ++j) {
-                    const uint32x4_t a = vreinterpretq_u32_u16(t[i + j]), b = vreinterpretq_u32_u16(t[i + j + 2]);
-                    u[i + 2 * j] = vreinterpretq_u16_u32(vzip1q_u32(a, b));
-                    u[i + 2 * j + 1] = vreinterpretq_u16_u32(vzip2q_u32(a, b));
-                }
-            }
+            interleave_words<Neon>(r, u);
 #pragma GCC unroll 4
             for (int i = 0; i < 4; ++i) {
                 const uint64x2_t a = vreinterpretq_u64_u16(u[i]), b = vreinterpretq_u64_u16(u[i + 4]);
