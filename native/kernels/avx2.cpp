@@ -43,15 +43,14 @@ template <Range range>
 struct Dot::Sum {
     Pair shorts;
     Sum() = default;
-    RIM_INLINE explicit Sum(int32_t) : shorts{_mm256_setzero_si256(), _mm256_setzero_si256()} {}
+    RIM_INLINE explicit Sum(Pair) : shorts{_mm256_setzero_si256(), _mm256_setzero_si256()} {}
     RIM_INLINE void add(Pair w, Pair four) {
         shorts.low = _mm256_add_epi16(shorts.low, times(w.low, four.low));
         shorts.high = _mm256_add_epi16(shorts.high, times(w.high, four.high));
         keep(shorts.low), keep(shorts.high);
     }
-    RIM_INLINE Pair total(int32_t start) const {
-        const __m256i from = _mm256_set1_epi32(start);
-        return {_mm256_add_epi32(widened(shorts.low), from), _mm256_add_epi32(widened(shorts.high), from)};
+    RIM_INLINE Pair total(Pair start) const {
+        return {_mm256_add_epi32(widened(shorts.low), start.low), _mm256_add_epi32(widened(shorts.high), start.high)};
     }
 };
 
@@ -59,13 +58,13 @@ template <>
 struct Dot::Sum<Range::byte> {
     Pair sum;
     Sum() = default;
-    RIM_INLINE explicit Sum(int32_t start) : sum{_mm256_set1_epi32(start), _mm256_set1_epi32(start)} {}
+    RIM_INLINE explicit Sum(Pair start) : sum(start) {}
     RIM_INLINE void add(Pair w, Pair four) {
         sum.low = _mm256_add_epi32(sum.low, widened(signed_times(w.low, four.low)));
         sum.high = _mm256_add_epi32(sum.high, widened(signed_times(w.high, four.high)));
         keep(sum.low), keep(sum.high);
     }
-    RIM_INLINE Pair total(int32_t) const { return sum; }
+    RIM_INLINE Pair total(Pair) const { return sum; }
 };
 
 }  // namespace

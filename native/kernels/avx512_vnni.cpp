@@ -26,6 +26,7 @@ struct Avx512Vnni {
             work(FetchAhead<0, 10240, 1>());
         }
     }
+    static constexpr int few_run = 4;  // products of few tokens that wait for each other: two sums of 4 beside each other are sooner done
     static constexpr int many_tiles = 4, many_tokens = 3;  // 12 sums, 4 weights or 3 activations: of 32 registers
     static constexpr bool signed_quants = false;
     static constexpr bool pairs_tokens = false;
@@ -38,9 +39,9 @@ struct Avx512Vnni {
     struct Sum {
         Ints sum;
         Sum() = default;
-        RIM_INLINE explicit Sum(int32_t start) : sum(_mm512_set1_epi32(start)) {}
+        RIM_INLINE explicit Sum(Ints start) : sum(start) {}
         RIM_INLINE void add(Bytes w, Bytes four) { sum = _mm512_dpbusd_epi32(sum, w, four); }
-        RIM_INLINE Ints total(int32_t) const { return sum; }
+        RIM_INLINE Ints total(Ints) const { return sum; }
     };
 
     RIM_INLINE static Bytes load(const uint8_t * bytes) { return _mm512_loadu_si512(bytes); }
@@ -49,6 +50,11 @@ struct Avx512Vnni {
         int32_t word;
         memcpy(&word, four, sizeof word);
         return _mm512_set1_epi32(word);
+    }
+    // The four bytes stay in memory: gcc would load them into a register of their own. A core loads two operands a cycle, and multiplies two.
+    template <Range range>
+    RIM_INLINE static void add_product(Sum<range> & sum, Bytes w, const int8_t * four) {
+        asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum.sum) : "v"(w), "m"(*reinterpret_cast<const int8_t(*)[4]>(four)));
     }
     RIM_INLINE static Bytes low_nibbles(Bytes bytes) { return _mm512_and_si512(bytes, _mm512_set1_epi8(15)); }
     RIM_INLINE static Bytes high_nibbles(Bytes bytes) { return low_nibbles(_mm512_srli_epi16(bytes, 4)); }
@@ -74,6 +80,26 @@ struct Avx512Vnni {
         return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load16(table)), nibbles);
     }
 
+    RIM_INLINE static Ints ints(int32_t value) { return _mm512_set1_epi32(value); }
+    // One of n numbers side by side, 1 or 4.
+    template <int n>
+    RIM_INLINE static Ints one_of(const int32_t * numbers, int i) {
+        if constexpr (n == 1) {
+            return ints(*numbers);
+        } else {
+            const __m512i four = _mm512_broadcast_i32x4(load16(reinterpret_cast<const uint8_t *>(numbers)));
+            switch (i) {
+                case 0: return _mm512_shuffle_epi32(four, _MM_PERM_AAAA);
+                case 1: return _mm512_shuffle_epi32(four, _MM_PERM_BBBB);
+                case 2: return _mm512_shuffle_epi32(four, _MM_PERM_CCCC);
+                default: return _mm512_shuffle_epi32(four, _MM_PERM_DDDD);
+            }
+        }
+    }
+    template <int n>
+    RIM_INLINE static Floats one_of(const float * numbers, int i) {
+        return _mm512_castsi512_ps(one_of<n>(reinterpret_cast<const int32_t *>(numbers), i));
+    }
     RIM_INLINE static Floats floats(float value) { return _mm512_set1_ps(value); }
     RIM_INLINE static Floats load(const float * values) { return _mm512_loadu_ps(values); }
     RIM_INLINE static void store(float * to, Floats values) { _mm512_storeu_ps(to, values); }

@@ -17,12 +17,12 @@ struct Dot {
     struct Sum {
         Pair sum;
         Sum() = default;
-        RIM_INLINE explicit Sum(int32_t start) : sum{_mm256_set1_epi32(start), _mm256_set1_epi32(start)} {}
+        RIM_INLINE explicit Sum(Pair start) : sum(start) {}
         RIM_INLINE void add(Pair w, Pair four) {
             sum.low = _mm256_dpbusd_avx_epi32(sum.low, w.low, four.low);
             sum.high = _mm256_dpbusd_avx_epi32(sum.high, w.high, four.high);
         }
-        RIM_INLINE Pair total(int32_t) const { return sum; }
+        RIM_INLINE Pair total(Pair) const { return sum; }
     };
 };
 

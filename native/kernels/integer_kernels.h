@@ -28,46 +28,67 @@ constexpr int panel_tiles = 4;
 
 // ---- activations: all quants, then a scale per token and block, then n_scales corrections per token and block
 
-struct Activations {
-    int8_t * quants;
-    float * scales;
-    int32_t * corrections;  // -offset * sum of the quants, or the float d_a * sum for types with minima
-    int64_t inner;
-    int64_t n_blocks;
+// How many of a few tokens, which one tile meets in registers together, stand side by side, block by block; of more tokens each alone.
+constexpr int64_t beside(int64_t n_few) {
+    return n_few == 1 ? 1 : tokens_beside;
+}
 
-    explicit Activations(const Prepared & prepared) {
-        const size_t n_values = static_cast<size_t>(prepared.inner * prepared.n_tokens);
-        quants = reinterpret_cast<int8_t *>(prepared.bytes);
-        scales = reinterpret_cast<float *>(prepared.bytes + (n_values + 63) / 64 * 64);
-        corrections = reinterpret_cast<int32_t *>(scales + n_values / block_values);
-        inner = prepared.inner;
-        n_blocks = prepared.inner / block_values;
+template <class Isa, class Type>
+struct Activations {
+    uint8_t * bytes;
+    int64_t n_blocks;
+    int64_t n_tokens;
+    int64_t n_beside;
+
+    explicit Activations(const Prepared & prepared)
+        : bytes(prepared.bytes), n_blocks(prepared.inner / block_values), n_tokens(prepared.n_tokens),
+          n_beside(are_few() ? beside(n_tokens) : 1) {}
+
+    bool are_few() const { return n_tokens <= Isa::few_tokens_once; }
+    size_t n_places() const { return static_cast<size_t>((n_tokens + n_beside - 1) / n_beside * n_beside * n_blocks); }
+    size_t quant_bytes() const { return (n_places() * block_values + 63) / 64 * 64; }
+    size_t n_bytes() const { return quant_bytes() + n_places() * 4 * (1 + Type::n_scales); }
+
+    // The first of n numbers of a token and block; n_beside further on the next.
+    int64_t place(int64_t token, int64_t block, int64_t n) const {
+        return n_beside == 1 ? (token * n_blocks + block) * n
+                             : (token / tokens_beside * n_blocks + block) * tokens_beside * n + token % tokens_beside;
+    }
+    int8_t * quants(int64_t token, int64_t block) const {
+        return reinterpret_cast<int8_t *>(bytes) + place(token, block, 1) * block_values;
+    }
+    float * scale(int64_t token, int64_t block) const {
+        return reinterpret_cast<float *>(bytes + quant_bytes()) + place(token, block, 1);
+    }
+    // -offset * sum of the quants (of each of two halves, where there are two scales), or the float d_a * sum for types with minima.
+    int32_t * correction(int64_t token, int64_t block) const {
+        return reinterpret_cast<int32_t *>(bytes + quant_bytes() + n_places() * 4) + place(token, block, Type::n_scales);
     }
 };
 
-template <class Type>
+template <class Isa, class Type>
 size_t prepared_bytes(int64_t inner, int64_t n_tokens) {
-    const size_t n_values = static_cast<size_t>(inner * n_tokens);
-    return (n_values + 63) / 64 * 64 + n_values / block_values * 4 * (1 + Type::n_scales);
+    return Activations<Isa, Type>(Prepared{nullptr, inner, n_tokens}).n_bytes();
 }
 
 template <class Isa, class Type>
 void prepare(const float * values, int64_t token, int64_t first, int64_t end, const Prepared & prepared) {
-    const Activations to(prepared);
+    const Activations<Isa, Type> to(prepared);
     for (int64_t k = first; k < end; k += block_values) {
+        const int64_t block = k / block_values;
         float scale;
         int32_t sums[2];  // of the quants, of each half
-        Isa::quantize(values + k, to.quants + token * to.inner + k, scale, sums);
-        const int64_t block = token * to.n_blocks + k / block_values;
-        to.scales[block] = scale;
+        Isa::quantize(values + k, to.quants(token, block), scale, sums);
+        *to.scale(token, block) = scale;
+        int32_t * const correction = to.correction(token, block);
         if constexpr (Type::n_scales == 2) {
-            to.corrections[block * 2] = -Type::offset * sums[0];
-            to.corrections[block * 2 + 1] = -Type::offset * sums[1];
+            correction[0] = -Type::offset * sums[0];
+            correction[to.n_beside] = -Type::offset * sums[1];
         } else if constexpr (Type::has_min) {
             const float scaled = scale * static_cast<float>(sums[0] + sums[1]);
-            memcpy(to.corrections + block, &scaled, sizeof scaled);
+            memcpy(correction, &scaled, sizeof scaled);
         } else {
-            to.corrections[block] = -Type::offset * (sums[0] + sums[1]);
+            *correction = -Type::offset * (sums[0] + sums[1]);
         }
     }
 }
@@ -87,16 +108,16 @@ constexpr Layout layout_for{Type::quant_bytes, Type::scale_bytes, Type::scale_va
 
 // ---- few tokens
 
-// The same in the row of the next token. Hidden from the compiler that it is a multiple of the row: gcc would keep an index for every token
-// and value in memory, and load it before each product.
+// The same in the next four tokens. Hidden from the compiler that these are a fixed step away: gcc would keep an index for every token and
+// value in memory, and load it before each product.
 template <class Value>
-RIM_INLINE void next_row(const Value *& at, int64_t step) {
+RIM_INLINE void next_four(const Value *& at, int64_t step) {
     at += step;
     asm("" : "+r"(at));
 }
 
 template <class Isa, class Type, int T, class Ahead>
-__attribute__((noinline)) void few(const uint8_t * tile, const Activations & in, int64_t first_token, float * out, size_t out_stride) {
+__attribute__((noinline)) void few(const uint8_t * tile, const Activations<Isa, Type> & in, float * out, size_t out_stride) {
     constexpr Layout layout = layout_for<Type>;
     constexpr size_t bytes_a_block = layout.segment_bytes(layout.segment_blocks()) / layout.segment_blocks();
     constexpr size_t ahead = T > 2 ? Ahead::more : Ahead::two;
@@ -105,9 +126,11 @@ __attribute__((noinline)) void few(const uint8_t * tile, const Activations & in,
     for (int t = 0; t < T; ++t) {
         sums[t] = Isa::floats(0.0f);
     }
-    const int8_t * a = in.quants + first_token * in.inner;
-    const float * scale = in.scales + first_token * in.n_blocks;
-    const int32_t * correction = in.corrections + first_token * in.n_blocks * Type::n_scales;
+    constexpr int n_beside = beside(T);
+    const int64_t four = in.n_blocks * n_beside;  // from one to the next
+    const int8_t * a = in.quants(0, 0);
+    const float * scale = in.scale(0, 0);
+    const int32_t * correction = in.correction(0, 0);
     const uint8_t * const head = tile;
     if constexpr (Type::head_bytes > 0) {
         tile += layout.head(in.n_blocks);
@@ -137,36 +160,36 @@ __attribute__((noinline)) void few(const uint8_t * tile, const Activations & in,
             const int32_t * c_row = correction;
 #pragma GCC unroll 8
             for (int t = 0; t < T; ++t) {
-                const typename Isa::Floats d_a = Isa::floats(*d_row);
+                if (t > 0 && t % n_beside == 0) {
+                    next_four(row, four * block_values);
+                    next_four(d_row, four);
+                    next_four(c_row, four * Type::n_scales);
+                }
+                const typename Isa::Floats d_a = Isa::template one_of<n_beside>(d_row, t % n_beside);
 #pragma GCC unroll 2
                 for (int s = 0; s < Type::n_scales; ++s) {
                     constexpr int n = groups / Type::n_scales;
-                    const int32_t start = Type::has_min ? 0 : c_row[s];
-                    constexpr int run = std::min(n, Isa::template run<Type::range>);
+                    constexpr int run = std::min({n, Isa::template run<Type::range>, Isa::few_run});
+                    const typename Isa::Ints start = Type::has_min ? Isa::ints(0) : Isa::template one_of<n_beside>(c_row + s * n_beside, t % n_beside);
                     typename Isa::Ints integers;
 #pragma GCC unroll 4
                     for (int i = 0; i < n; i += run) {
-                        typename Isa::template Sum<Type::range> sum(i == 0 ? start : 0);
+                        typename Isa::template Sum<Type::range> sum(i == 0 ? start : Isa::ints(0));
 #pragma GCC unroll 8
                         for (int j = i; j < i + run; ++j) {
-                            sum.add(w[s * n + j], Isa::broadcast(row + (s * n + j) * 4));
+                            Isa::add_product(sum, w[s * n + j], row + t % n_beside * block_values + (s * n + j) * 4);
                         }
-                        integers = i == 0 ? sum.total(start) : Isa::plus(integers, sum.total(0));
+                        integers = i == 0 ? sum.total(start) : Isa::plus(integers, sum.total(Isa::ints(0)));
                     }
                     sums[t] = Isa::fused(Isa::times(Isa::converted(integers), d[s]), d_a, sums[t]);
                     if constexpr (Type::has_min) {
-                        sums[t] = Isa::fused(m, Isa::floats(float_of(c_row)), sums[t]);
+                        sums[t] = Isa::fused(m, Isa::template one_of<n_beside>(reinterpret_cast<const float *>(c_row), t % n_beside), sums[t]);
                     }
                 }
-                if (t + 1 < T) {
-                    next_row(row, in.inner);
-                    next_row(d_row, in.n_blocks);
-                    next_row(c_row, in.n_blocks * Type::n_scales);
-                }
             }
-            a += block_values;
-            scale += 1;
-            correction += Type::n_scales;
+            a += n_beside * block_values;
+            scale += n_beside;
+            correction += n_beside * Type::n_scales;
         }
         tile += layout.segment_bytes(n_here);
     }
@@ -236,7 +259,7 @@ void widen(const uint8_t * tiles, size_t tile_size, int64_t n_blocks, int64_t fi
 // Of R tiles and T tokens, start + the sum of n groups' products. Where Isa::pairs_tokens, widen() has joined groups in pairs (Isa::join), 8
 // values of a row side by side, which Isa::sum_pairs() multiplies by 8 values of two tokens at once.
 template <class Isa, int R, int T, Range range, int n>
-RIM_INLINE void sum_block(const uint8_t * weights, size_t tile_step, const int8_t * a, int64_t inner, const int32_t (&start)[T],
+RIM_INLINE void sum_block(const uint8_t * weights, size_t tile_step, const int8_t * a, int64_t inner, const typename Isa::Ints (&start)[T],
                           typename Isa::Ints (&integers)[R][T]) {
     if constexpr (Isa::pairs_tokens) {
 #pragma GCC unroll 4
@@ -253,7 +276,7 @@ RIM_INLINE void sum_block(const uint8_t * weights, size_t tile_step, const int8_
         for (int t = 0; t < T; ++t) {
 #pragma GCC unroll 4
             for (int r = 0; r < R; ++r) {
-                parts[r][t] = typename Isa::template Sum<range>(from == 0 ? start[t] : 0);
+                parts[r][t] = typename Isa::template Sum<range>(from == 0 ? start[t] : Isa::ints(0));
             }
         }
 #pragma GCC unroll 8
@@ -276,7 +299,7 @@ RIM_INLINE void sum_block(const uint8_t * weights, size_t tile_step, const int8_
         for (int t = 0; t < T; ++t) {
 #pragma GCC unroll 4
             for (int r = 0; r < R; ++r) {
-                const typename Isa::Ints total = parts[r][t].total(from == 0 ? start[t] : 0);
+                const typename Isa::Ints total = parts[r][t].total(from == 0 ? start[t] : Isa::ints(0));
                 integers[r][t] = from == 0 ? total : Isa::plus(integers[r][t], total);
             }
         }
@@ -284,9 +307,11 @@ RIM_INLINE void sum_block(const uint8_t * weights, size_t tile_step, const int8_
 }
 
 // Sums of R tiles (from the panel's tile `row` on, which has `rows`) x T tokens over the n blocks of a panel, added to those before.
-template <class Isa, int R, int T, Range range, int n_scales, bool has_min>
-void many(const Panel & panel, int row, int rows, const Activations & in, int64_t first_token, int64_t first, int64_t n_here,
+template <class Isa, class Type, int R, int T>
+void many(const Panel & panel, int row, int rows, const Activations<Isa, Type> & in, int64_t first_token, int64_t first, int64_t n_here,
           const Sums & at) {
+    constexpr int n_scales = Type::n_scales;
+    constexpr bool has_min = Type::has_min;
     constexpr int n_factors = n_scales + (has_min ? 1 : 0);
     const float * const before = at.before == nullptr ? nullptr : at.before + row * tile_rows;
     float * const after = at.after + row * tile_rows;
@@ -298,22 +323,22 @@ void many(const Panel & panel, int row, int rows, const Activations & in, int64_
             sums[r][t] = before == nullptr ? Isa::floats(0.0f) : Isa::load(before + t * at.before_stride + r * tile_rows);
         }
     }
-    const int8_t * a = in.quants + first_token * in.inner + first * block_values;
-    const float * scale = in.scales + first_token * in.n_blocks + first;
-    const int32_t * correction = in.corrections + (first_token * in.n_blocks + first) * n_scales;
+    const int8_t * a = in.quants(first_token, first);
+    const float * scale = in.scale(first_token, first);
+    const int32_t * correction = in.correction(first_token, first);
     const uint8_t * weights = panel.weights + static_cast<size_t>(row) * panel.tile_step;
     const float * factors = panel.factors + row * n_factors * 16;
     for (int64_t block = 0; block < n_here; ++block) {
 #pragma GCC unroll 2
         for (int s = 0; s < n_scales; ++s) {
             constexpr int n = groups / n_scales;
-            int32_t start[T];
+            typename Isa::Ints start[T];
 #pragma GCC unroll 4
             for (int t = 0; t < T; ++t) {
-                start[t] = has_min ? 0 : correction[t * in.n_blocks * n_scales + s];
+                start[t] = Isa::ints(has_min ? 0 : correction[t * in.n_blocks * n_scales + s]);
             }
             typename Isa::Ints integers[R][T];
-            sum_block<Isa, R, T, range, n>(weights + s * n * 64, panel.tile_step, a + s * n * 4, in.inner, start, integers);
+            sum_block<Isa, R, T, Type::range, n>(weights + s * n * 64, panel.tile_step, a + s * n * 4, in.n_blocks * block_values, start, integers);
 #pragma GCC unroll 8
             for (int t = 0; t < T; ++t) {
                 const typename Isa::Floats d_a = Isa::floats(scale[t * in.n_blocks]);
@@ -382,16 +407,16 @@ template <class Isa, int R>
 constexpr int rows_at_once = R < Isa::many_tiles ? R : Isa::many_tiles;
 
 template <class Isa, class Type, int R, int T>
-void all_rows(const Panel & panel, const Activations & in, int64_t token, int64_t first, int64_t n, const Sums & at, Fetch & fetch) {
+void all_rows(const Panel & panel, const Activations<Isa, Type> & in, int64_t token, int64_t first, int64_t n, const Sums & at, Fetch & fetch) {
     constexpr int step = rows_at_once<Isa, R>;
     for (int row = 0; row < R; row += step) {
         fetch.some();
-        many<Isa, step, T, Type::range, Type::n_scales, Type::has_min>(panel, row, R, in, token, first, n, at);
+        many<Isa, Type, step, T>(panel, row, R, in, token, first, n, at);
     }
 }
 
 template <class Isa, class Type, int R>
-void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in, int64_t first_token, int64_t end_token, float * out,
+void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations<Isa, Type> & in, int64_t first_token, int64_t end_token, float * out,
                  size_t out_stride) {
     constexpr size_t near_stride = R * tile_rows;
     Panel panel;
@@ -421,29 +446,27 @@ void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations & in
     }
 }
 
-// n tokens, at most T, of one tile.
+// All tokens, at most T, of one tile.
 template <class Isa, class Type, class Ahead, int T>
-void few_tokens_of(const uint8_t * tile, const Activations & in, int64_t token, int64_t n, float * out, size_t out_stride) {
+void few_tokens_of(const uint8_t * tile, const Activations<Isa, Type> & in, float * out, size_t out_stride) {
     if constexpr (T > 1) {
-        if (n < T) {
-            return few_tokens_of<Isa, Type, Ahead, T - 1>(tile, in, token, n, out, out_stride);
+        if (in.n_tokens < T) {
+            return few_tokens_of<Isa, Type, Ahead, T - 1>(tile, in, out, out_stride);
         }
     }
-    few<Isa, Type, T, Ahead>(tile, in, token, out, out_stride);
+    few<Isa, Type, T, Ahead>(tile, in, out, out_stride);
 }
 
 template <class Isa, class Type>
 void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride) {
-    const Activations in(prepared);
+    const Activations<Isa, Type> in(prepared);
     const size_t tile_size = tile_bytes(layout_for<Type>, prepared.inner);
-    const int64_t n_tokens = part.end_token - part.first_token;
     int64_t tile = part.first_tile;
-    if (n_tokens <= Isa::few_tokens_once) {
+    if (in.are_few()) {
         Isa::template choose_ahead<!in_place<Type>>(part.told, [&](auto ahead) {
             for (; tile < part.end_tile; ++tile) {
-                few_tokens_of<Isa, Type, decltype(ahead), Isa::few_tokens_once>(
-                    tiles + static_cast<size_t>(tile) * tile_size, in, part.first_token, n_tokens,
-                    out + part.first_token * out_stride + tile * tile_rows, out_stride);
+                few_tokens_of<Isa, Type, decltype(ahead), Isa::few_tokens_once>(tiles + static_cast<size_t>(tile) * tile_size, in,
+                                                                                out + tile * tile_rows, out_stride);
             }
         });
         return;
@@ -465,7 +488,7 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
 
 template <class Isa, class Type>
 const Kernel * kernel() {
-    static constexpr Kernel kernel{Isa::name,           &prepared_bytes<Type>, &prepare<Isa, Type>, &multiply<Isa, Type>,
+    static constexpr Kernel kernel{Isa::name,           &prepared_bytes<Isa, Type>, &prepare<Isa, Type>, &multiply<Isa, Type>,
                                    Isa::signed_quants, Isa::may_tell,          2 * Isa::many_tokens};
     return &kernel;
 }

@@ -40,6 +40,7 @@ struct Sums {
 constexpr int64_t tokens_near = 192;  // whose sums stay near, 48 KiB with 4 tiles
 
 constexpr int64_t few_tokens = 8;  // up to so many, reading weights is what takes the time
+constexpr int64_t tokens_beside = 4;  // of these stand side by side when prepared, block by block
 
 struct Kernel {
     const char * name;  // instruction set

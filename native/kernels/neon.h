@@ -30,6 +30,7 @@ struct Neon {
     static void choose_ahead(bool, const Work & work) {
         work(FetchAhead<0, 10240, 1>());
     }
+    static constexpr int few_run = 8;
     static constexpr int many_tiles = 1, many_tokens = 4;  // 16 sums, 4 weights, 4 activations: of 32 registers
     static constexpr bool signed_quants = true;
     static constexpr bool pairs_tokens = false;
@@ -42,18 +43,14 @@ struct Neon {
     struct Sum {
         Ints sum;
         Sum() = default;
-        RIM_INLINE explicit Sum(int32_t start) {
-            for (int32x4_t & part : sum.part) {
-                part = vdupq_n_s32(start);
-            }
-        }
+        RIM_INLINE explicit Sum(const Ints & start) : sum(start) {}
         RIM_INLINE void add(const Bytes & w, const Bytes & four) {
 #pragma GCC unroll 4
             for (int i = 0; i < 4; ++i) {
                 sum.part[i] = vdotq_s32(sum.part[i], vreinterpretq_s8_u8(w.part[i]), vreinterpretq_s8_u8(four.part[i]));
             }
         }
-        RIM_INLINE Ints total(int32_t) const { return sum; }
+        RIM_INLINE Ints total(const Ints &) const { return sum; }
     };
 
     // A register of the result for each of the four.
@@ -81,6 +78,11 @@ struct Neon {
         memcpy(&word, four, sizeof word);
         const uint8x16_t all = vreinterpretq_u8_s32(vdupq_n_s32(word));
         return {{all, all, all, all}};
+    }
+    // Adds products of four bytes, which every lane multiplies.
+    template <class Sum>
+    RIM_INLINE static void add_product(Sum & sum, const Bytes & w, const int8_t * four) {
+        sum.add(w, broadcast(four));
     }
     RIM_INLINE static Bytes low_nibbles(const Bytes & bytes) {
         return each<Bytes>([&](int i) { return vandq_u8(bytes.part[i], vdupq_n_u8(15)); });
@@ -115,6 +117,18 @@ struct Neon {
         return each<Bytes>([&](int i) { return vqtbl1q_u8(vld1q_u8(table), nibbles.part[i]); });
     }
 
+    RIM_INLINE static Ints ints(int32_t value) {
+        return each<Ints>([&](int) { return vdupq_n_s32(value); });
+    }
+    // One of n numbers side by side, 1 or 4.
+    template <int n>
+    RIM_INLINE static Ints one_of(const int32_t * numbers, int i) {
+        return ints(numbers[i]);
+    }
+    template <int n>
+    RIM_INLINE static Floats one_of(const float * numbers, int i) {
+        return floats(numbers[i]);
+    }
     RIM_INLINE static Floats floats(float value) {
         return each<Floats>([&](int) { return vdupq_n_f32(value); });
     }

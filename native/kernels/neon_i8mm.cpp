@@ -27,15 +27,15 @@ struct NeonMatrices : Neon {
 
     // For each of T tokens, `inner` bytes from one to the next, start + the products of n joined registers with its 4 * n values.
     template <int T, int n>
-    RIM_INLINE static void sum_pairs(const uint8_t * joined, const int8_t * a, int64_t inner, const int32_t * start, Ints * sums) {
+    RIM_INLINE static void sum_pairs(const uint8_t * joined, const int8_t * a, int64_t inner, const Ints * start, Ints * sums) {
         constexpr int n_pairs = (T + 1) / 2;
         int32x4_t parts[n_pairs][8];  // of 2 rows x 2 tokens each
 #pragma GCC unroll 2
         for (int p = 0; p < n_pairs; ++p) {
-            const int32x2_t two = {start[2 * p], start[std::min(2 * p + 1, T - 1)]};
+            const int32x4_t two = vzip1q_s32(start[2 * p].part[0], start[std::min(2 * p + 1, T - 1)].part[0]);
 #pragma GCC unroll 8
             for (int i = 0; i < 8; ++i) {
-                parts[p][i] = vcombine_s32(two, two);
+                parts[p][i] = two;
             }
         }
 #pragma GCC unroll 4

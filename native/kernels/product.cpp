@@ -103,20 +103,28 @@ bool is_by_columns(const ggml_tensor * input) {
     return input->op == GGML_OP_GLU || input->op == GGML_OP_FLASH_ATTN_EXT;
 }
 
-// Blocks [first, end) of the activations, counted through all tokens.
+// Tokens whose blocks one thread prepares: few tokens by fours, which share cache lines.
+int64_t tokens_together(const Shape & shape) {
+    return shape.n_tokens <= few_tokens ? tokens_beside : 1;
+}
+
+// Blocks [first, end) of the activations, counted through all that go together.
 void prepare(const Kernel & kernel, const Shape & shape, int64_t first, int64_t end, const Prepared & prepared) {
-    const int64_t blocks = shape.inner / block_values;
+    const int64_t blocks = shape.inner / block_values, together = tokens_together(shape);
     while (first < end) {
-        const int64_t token = first / blocks;
-        const int64_t next = std::min(end, (token + 1) * blocks);
-        kernel.prepare(shape.token(token), token, first % blocks * block_values, (first % blocks + next - first) * block_values, prepared);
+        const int64_t group = first / blocks;
+        const int64_t next = std::min(end, (group + 1) * blocks);
+        for (int64_t token = group * together; token < std::min((group + 1) * together, shape.n_tokens); ++token) {
+            kernel.prepare(shape.token(token), token, first % blocks * block_values, (first % blocks + next - first) * block_values, prepared);
+        }
         first = next;
     }
 }
 
 // What a thread prepares of the activations, with the others or all for itself: of few tokens the columns that it has computed, else rows.
 void prepare(const ggml_private::ComputeParams & params, const Kernel & kernel, const Shape & shape, const Prepared & prepared) {
-    const int64_t blocks = shape.inner / block_values, all = blocks * shape.n_tokens;
+    const int64_t blocks = shape.inner / block_values;
+    const int64_t all = blocks * ((shape.n_tokens + tokens_together(shape) - 1) / tokens_together(shape));
     if (prepares_alone(shape)) {
         prepare(kernel, shape, 0, all, prepared);
         return;
