@@ -15,6 +15,7 @@
 #include "kernels/buffer_type.h"
 #include "kernels/trial.h"
 #include "logits.h"
+#include "logits_place.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -123,6 +124,8 @@ void bind_kernels(nb::module_ & m) {
         .def_ro("swiglu", &State::swiglu, "Whether the gated activation SwiGLU is ours, too.")
         .def_prop_ro("barrier", [](const State &) { return rim::kernels::is_barrier_replaced(); },
                      "Whether the threads that compute wait for each other in our way.")
+        .def_prop_ro("logits_in_place", [](const State &) { return rim::LogitsPlace::is_enabled(); },
+                     "Whether sessions read logits where they were computed, known once a model was loaded; else libllama copies them.")
         .def_ro("types", &State::types, "Weight types with a kernel of ours, as ggml names them.");
     m.def("kernels", &rim::kernels::state, nb::rv_policy::reference,
           "The kernels of this process. RIM_EDGE_KERNELS in its environment before the first model chooses: 0 leaves all to "

@@ -180,10 +180,10 @@ std::vector<Decoded> Session::decode(const std::vector<Target> & targets, const 
             finish_all(Finish::cancelled);
             return results;
         }
-        int32_t row = 0;
+        size_t row = 0;
         for (Answer & answer : answers) {
             if (answer.open) {
-                answer.logits = llama_get_logits_ith(context_.get(), row++);
+                answer.logits = logits_of(row++);
             }
         }
     }

@@ -14,6 +14,7 @@
 #include "kernels/buffer_type.h"
 #include "kernels/cache_memory.h"
 #include "log.h"
+#include "logits_place.h"
 #include "text.h"
 
 namespace rim {
@@ -56,6 +57,7 @@ void init_backend() {
         llama_backend_init();
         kernels::install();
         kernels::clear_by_giving_back();
+        LogitsPlace::enable();
     });
 }
 

@@ -31,6 +31,7 @@
 #include "gate.h"
 #include "hidden.h"
 #include "logits.h"
+#include "logits_place.h"
 #include "model.h"
 #include "pass.h"
 #include "sampler.h"
@@ -204,13 +205,14 @@ class Session {
     void evaluate(const ThinkOptions & options, std::vector<ReadoutState> & states);
     size_t slice_end(size_t at, bool fine) const;
     struct Logits {
-        const float * row;     // libllama's
+        const float * row;     // valid until the next pass
         ReadoutState * state;  // to be filled with what it says
     };
     std::vector<Row> read_rows(const std::vector<Logits> & logits);
     void side_by_side(int64_t n, const std::function<void(int64_t)> & work);
     std::shared_ptr<std::vector<float>> take_row();
     void submit(size_t begin, size_t end);
+    const float * logits_of(size_t place);
     void throw_if_stopped();
     bool stop_requested() const noexcept { return cancel_ || closing_; }
     static bool on_abort(void * session);
@@ -230,6 +232,7 @@ class Session {
     Pass pass_;
     HiddenTap tap_;
     llama_context_ptr context_;
+    LogitsPlace logits_place_;
     Crew crew_;
     std::optional<Cells> cells_;
 

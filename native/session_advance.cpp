@@ -47,7 +47,7 @@ std::vector<ReadoutState> Session::advance(const std::vector<Target> & targets, 
         for (size_t i = 0; i < targets.size(); ++i) {
             states[i].lane = targets[i].lane;
             states[i].block = targets[i].block;
-            logits.push_back({llama_get_logits_ith(context_.get(), static_cast<int32_t>(i)), &states[i]});
+            logits.push_back({logits_of(i), &states[i]});
         }
         const std::vector<Row> rows = read_rows(logits);
         for (size_t i = 0; i < targets.size(); ++i) {

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "abort_guard.h"
@@ -128,6 +129,11 @@ void Session::submit(size_t begin, size_t end) {
     std::string reason;
     try {
         AbortGuard guard;
+        std::optional<LogitsPlace::Watch> watch;
+        logits_place_.forget();
+        if (!fine_slices_ && cells_->can_cut() && end - begin <= static_cast<size_t>(n_ubatch_)) {
+            watch.emplace(logits_place_);
+        }
         status = llama_decode(context_.get(), pass_.slice(begin, end));
         if (status == 0 && fine_slices_) {
             llama_synchronize(context_.get());  // a GPU would go on in the background, out of reach of cancel()
@@ -149,6 +155,11 @@ void Session::submit(size_t begin, size_t end) {
     reason = reason.empty() ? log.reason() : reason;
     throw Error(ErrorKind::backend, "libllama failed to compute " + std::to_string(end - begin) + " tokens (status " +
                                         std::to_string(status) + ")" + (reason.empty() ? "" : ": " + reason));
+}
+
+// The logits of a token of the last pass, of those that were asked for; until the next pass.
+const float * Session::logits_of(size_t place) {
+    return logits_place_.row(llama_get_logits_ith(context_.get(), static_cast<int32_t>(place)));
 }
 
 // End of the slice that starts at `at`. Slices end at multiples of n_ubatch, where libllama would split anyway, so that the
@@ -208,7 +219,7 @@ void Session::evaluate(const ThinkOptions & options, std::vector<ReadoutState> &
             }
             if (reads_[r].logits) {
                 readouts.push_back(reads_[r].readout);
-                logits.push_back({llama_get_logits_ith(context_.get(), static_cast<int32_t>(reads_[r].place - at)), &state});
+                logits.push_back({logits_of(reads_[r].place - at), &state});
             }
         }
         const std::vector<Row> rows = read_rows(logits);

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from native_session import BLOCK, EXACT, TOLERANCE, model, reference, session, text, think
+from shapes import make_model
 
 from rim_edge import _native, errors
 
@@ -24,6 +30,34 @@ def test_rows_equal_a_plain_run_at_every_readout(arch: str, prefix: tuple[int, .
         plain = reference(of, whole, list(range(len(whole) - 5, len(whole))), **EXACT)
         mine = np.stack([step[k - 1].logits for step in rows])
         np.testing.assert_allclose(mine, plain, atol=TOLERANCE[arch], rtol=0)
+
+
+def test_logits_of_several_micro_batches_are_those_of_one() -> None:
+    of, tokens, answer = model(outtype="q8_0"), text(20, 1), text(4, 2)
+    targets = [(0, block) for block in range(1, 8)]
+    steps = []
+    for n_ubatch in (512, 3):  # one alone leaves its logits where they are (native/logits_place.h)
+        opened = session(of, 8, n_ubatch=n_ubatch)
+        think(opened, tokens)
+        steps.append([[row.logits for row in opened.advance(targets, [token] * 7)] for token in answer])
+    np.testing.assert_allclose(steps[0], steps[1], atol=1e-3, rtol=0)
+    assert len({row.tobytes() for row in np.concatenate(steps[0])}) == 4 * 7
+
+
+def test_logits_are_read_where_they_were_computed_unless_the_environment_leaves_all_to_libllama(tmp_path: Path) -> None:
+    path = make_model(tmp_path / "model.gguf")
+    code = f"from rim_edge import _native; _native.Model({str(path)!r}); print(_native.kernels().logits_in_place)"
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"RIM_EDGE_KERNELS": kernels},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for kernels in ("", "0")
+    ]
+    assert found == [str(sys.platform == "linux"), "False"]
 
 
 def test_a_greedy_answer_given_back_is_the_answer() -> None:
