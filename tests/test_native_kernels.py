@@ -79,7 +79,7 @@ def product(kind: str, data: npt.NDArray[np.uint8], values: Floats, n_threads: i
 
 @needs_kernels
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
-@pytest.mark.parametrize("n", [1, 3, 8, 9, 40])
+@pytest.mark.parametrize("n", [1, 3, 8, 9, 17, 32, 40])
 @pytest.mark.parametrize(
     "kinds",
     [

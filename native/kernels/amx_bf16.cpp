@@ -159,7 +159,7 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
 }  // namespace
 
 const Kernel * amx_bf16_kernel(ggml_type type) noexcept {
-    static constexpr Kernel kernel{"AMX BF16", &prepared_bytes, &prepare, &multiply, false, false, group_tokens};
+    static constexpr Kernel kernel{"AMX BF16", &prepared_bytes, &prepare, &multiply, false, false, few_tokens, group_tokens};
     return type == GGML_TYPE_BF16 ? &kernel : nullptr;
 }
 

@@ -48,6 +48,7 @@ struct Avx2 {
 
     static constexpr const char * name = Dot::name;
     static constexpr int few_tokens_once = 4;  // tokens that one tile meets in registers
+    static constexpr int64_t few_tokens = few_tokens_once;
     static constexpr bool may_tell = true;
     template <bool unpacked, class Work>
     static void choose_ahead(bool told, const Work & work) {

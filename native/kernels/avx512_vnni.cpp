@@ -17,6 +17,7 @@ struct Avx512Vnni {
 
     static constexpr const char * name = "AVX-512 VNNI";
     static constexpr int few_tokens_once = 8;  // weights are unpacked once for all readouts
+    static constexpr int64_t few_tokens = 32;  // more are multiplied faster when each broadcast serves several tiles
     static constexpr bool may_tell = true;
     template <bool unpacked, class Work>
     static void choose_ahead(bool told, const Work & work) {

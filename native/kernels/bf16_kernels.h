@@ -152,7 +152,7 @@ void bf16_multiply(const uint8_t * tiles, const Prepared & prepared, const Part 
 template <class Isa>
 const Kernel * bf16_kernel() {
     static constexpr Kernel kernel{Isa::name, &bf16_prepared_bytes<Isa>, &bf16_prepare<Isa>, &bf16_multiply<Isa>,
-                                   false,     false,                     Isa::panel_tokens};
+                                   false,     false,                     few_tokens,         Isa::panel_tokens};
     return &kernel;
 }
 

@@ -82,7 +82,7 @@ void check_type(const FileType & of) {
                   inner, tiles + tile * tile_size);
     }
     std::printf("%-9s", of.name);
-    for (const int64_t n : {1, 3, 8, 9, 34}) {
+    for (const int64_t n : {1, 3, 8, 9, 25, 34}) {
         std::vector<float> values(static_cast<size_t>(n * inner)), out(static_cast<size_t>(n * rows));
         for (float & value : values) {
             value = random.value();

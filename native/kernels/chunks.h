@@ -22,8 +22,8 @@ constexpr int64_t share_of(int64_t n, int n_threads) noexcept {
 // The chunks that a product is cut into, which the threads take one after another: large ones first, then smaller ones.
 class Chunks {
   public:
-    Chunks(int64_t n_tiles, int64_t tile_size, int64_t n_tokens, int64_t token_step, int n_threads) : n_tiles_(n_tiles), n_tokens_(n_tokens) {
-        if (n_tokens <= few_tokens) {
+    Chunks(const Kernel & kernel, int64_t n_tiles, int64_t tile_size, int64_t n_tokens, int n_threads) : n_tiles_(n_tiles), n_tokens_(n_tokens) {
+        if (n_tokens <= kernel.few) {
             // Reading weights is all that takes time: of each thread's share a long run, then shorter ones until all are done. Where even
             // these would be read sooner than the count of them travels between cores, whole shares.
             constexpr int64_t worth_a_turn = 256 << 10;  // bytes
@@ -42,7 +42,7 @@ class Chunks {
             small_ = std::max<int64_t>(share_of(n_tiles - n_large_ * large_, n_threads), 1);
             const int64_t groups = n_large_ + (n_tiles - n_large_ * large_ + small_ - 1) / small_;
             const int64_t parts = std::clamp<int64_t>((per_thread * n_threads + groups - 1) / groups, 1, std::max<int64_t>(n_tokens / 24, 1));
-            tokens_ = rounded_up<int64_t>((n_tokens + parts - 1) / parts, token_step);
+            tokens_ = rounded_up<int64_t>((n_tokens + parts - 1) / parts, kernel.token_step);
             across_ = (n_tokens + tokens_ - 1) / tokens_;
             count_ = groups * across_;
         }

@@ -38,7 +38,7 @@ double median(std::array<double, n_samples> & values) {
 
 Foresight::Foresight(const Kernel & kernel, ggml_type type, int64_t n_tokens) noexcept
     : question_(2 * static_cast<size_t>(type) + (n_tokens > 2 ? 1 : 0)) {
-    if (!kernel.may_tell || n_tokens > few_tokens) {
+    if (!kernel.may_tell || n_tokens > kernel.few) {
         return;
     }
     const Answer answer = answers[question_].load(std::memory_order_relaxed);

@@ -5,7 +5,8 @@
 // and added in float: sum += (d_w * integer sum) * d_a, and m_w * (d_a * sum of the quants) for types with minima. Both ways below do the
 // same operations on a value in the same order, on every instruction set: all give the same bits.
 //
-// - Few tokens: weights go from memory through registers once, tile by tile, one run of memory. Bound by memory.
+// - Few tokens: weights go from memory through registers once, tile by tile, one run of memory; where they are more than a tile meets in
+//   registers at once, from the first cache for the others. Bound by memory.
 // - More: 4 tiles x 256 values of weights are widened to bytes in L1, then some tiles x some tokens are summed in registers. Zen 5 loads
 //   one broadcast operand per cycle and multiplies two registers per cycle, so each broadcast must serve several tiles.
 #pragma once
@@ -28,7 +29,7 @@ constexpr int panel_tiles = 4;
 
 // ---- activations: all quants, then a scale per token and block, then n_scales corrections per token and block
 
-// How many of a few tokens, which one tile meets in registers together, stand side by side, block by block; of more tokens each alone.
+// How many of a few tokens, which one tile meets in registers together, stand side by side, block by block; of many tokens each alone.
 constexpr int64_t beside(int64_t n_few) {
     return n_few == 1 ? 1 : tokens_beside;
 }
@@ -44,7 +45,7 @@ struct Activations {
         : bytes(prepared.bytes), n_blocks(prepared.inner / block_values), n_tokens(prepared.n_tokens),
           n_beside(are_few() ? beside(n_tokens) : 1) {}
 
-    bool are_few() const { return n_tokens <= Isa::few_tokens_once; }
+    bool are_few() const { return n_tokens <= Isa::few_tokens; }
     size_t n_places() const { return static_cast<size_t>((n_tokens + n_beside - 1) / n_beside * n_beside * n_blocks); }
     size_t quant_bytes() const { return (n_places() * block_values + 63) / 64 * 64; }
     size_t n_bytes() const { return quant_bytes() + n_places() * 4 * (1 + Type::n_scales); }
@@ -117,7 +118,7 @@ RIM_INLINE void next_four(const Value *& at, int64_t step) {
 }
 
 template <class Isa, class Type, int T, class Ahead>
-__attribute__((noinline)) void few(const uint8_t * tile, const Activations<Isa, Type> & in, float * out, size_t out_stride) {
+__attribute__((noinline)) void few(const uint8_t * tile, const Activations<Isa, Type> & in, int64_t first_token, float * out, size_t out_stride) {
     constexpr Layout layout = layout_for<Type>;
     constexpr size_t bytes_a_block = layout.segment_bytes(layout.segment_blocks()) / layout.segment_blocks();
     constexpr size_t ahead = T > 2 ? Ahead::more : Ahead::two;
@@ -128,9 +129,9 @@ __attribute__((noinline)) void few(const uint8_t * tile, const Activations<Isa, 
     }
     constexpr int n_beside = beside(T);
     const int64_t four = in.n_blocks * n_beside;  // from one to the next
-    const int8_t * a = in.quants(0, 0);
-    const float * scale = in.scale(0, 0);
-    const int32_t * correction = in.correction(0, 0);
+    const int8_t * a = in.quants(first_token, 0);
+    const float * scale = in.scale(first_token, 0);
+    const int32_t * correction = in.correction(first_token, 0);
     const uint8_t * const head = tile;
     if constexpr (Type::head_bytes > 0) {
         tile += layout.head(in.n_blocks);
@@ -446,15 +447,22 @@ void many_tokens(const uint8_t * tiles, size_t tile_size, const Activations<Isa,
     }
 }
 
-// All tokens, at most T, of one tile.
+// n tokens, at most T, of one tile.
 template <class Isa, class Type, class Ahead, int T>
-void few_tokens_of(const uint8_t * tile, const Activations<Isa, Type> & in, float * out, size_t out_stride) {
+void few_tokens_of(const uint8_t * tile, const Activations<Isa, Type> & in, int64_t first_token, int64_t n, float * out, size_t out_stride) {
     if constexpr (T > 1) {
-        if (in.n_tokens < T) {
-            return few_tokens_of<Isa, Type, Ahead, T - 1>(tile, in, out, out_stride);
+        if (n < T) {
+            return few_tokens_of<Isa, Type, Ahead, T - 1>(tile, in, first_token, n, out, out_stride);
         }
     }
-    few<Isa, Type, T, Ahead>(tile, in, out, out_stride);
+    few<Isa, Type, T, Ahead>(tile, in, first_token, out, out_stride);
+}
+
+// Of so many tokens that are left, how many meet a tile next: whole fours, and none stays alone.
+template <class Isa>
+constexpr int64_t next_few(int64_t n_left) {
+    constexpr int64_t once = Isa::few_tokens_once;
+    return n_left <= once ? n_left : n_left == once + 1 ? once - tokens_beside : once;
 }
 
 template <class Isa, class Type>
@@ -465,8 +473,11 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
     if (in.are_few()) {
         Isa::template choose_ahead<!in_place<Type>>(part.told, [&](auto ahead) {
             for (; tile < part.end_tile; ++tile) {
-                few_tokens_of<Isa, Type, decltype(ahead), Isa::few_tokens_once>(tiles + static_cast<size_t>(tile) * tile_size, in,
-                                                                                out + tile * tile_rows, out_stride);
+                for (int64_t token = 0, n; token < in.n_tokens; token += n) {
+                    n = next_few<Isa>(in.n_tokens - token);
+                    few_tokens_of<Isa, Type, decltype(ahead), Isa::few_tokens_once>(tiles + static_cast<size_t>(tile) * tile_size, in, token, n,
+                                                                                    out + token * out_stride + tile * tile_rows, out_stride);
+                }
             }
         });
         return;
@@ -489,7 +500,8 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
 template <class Isa, class Type>
 const Kernel * kernel() {
     static constexpr Kernel kernel{Isa::name,           &prepared_bytes<Isa, Type>, &prepare<Isa, Type>, &multiply<Isa, Type>,
-                                   Isa::signed_quants, Isa::may_tell,          2 * Isa::many_tokens};
+                                   Isa::signed_quants, Isa::may_tell,          std::max(Isa::few_tokens, few_tokens),
+                                   2 * Isa::many_tokens};
     return &kernel;
 }
 

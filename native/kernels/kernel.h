@@ -39,8 +39,8 @@ struct Sums {
 };
 constexpr int64_t tokens_near = 192;  // whose sums stay near, 48 KiB with 4 tiles
 
-constexpr int64_t few_tokens = 8;  // up to so many, reading weights is what takes the time
-constexpr int64_t tokens_beside = 4;  // of these stand side by side when prepared, block by block
+constexpr int64_t few_tokens = 8;     // up to so many, reading weights is what takes the time
+constexpr int64_t tokens_beside = 4;  // of few tokens stand side by side when prepared, block by block
 
 struct Kernel {
     const char * name;  // instruction set
@@ -51,7 +51,8 @@ struct Kernel {
     void (*multiply)(const uint8_t * tiles, const Prepared & prepared, const Part & part, float * out, size_t out_stride);
     bool signed_quants;  // whether quants of 8 bits are to be laid out (layout.h) as signed numbers
     bool may_tell;       // whether it has both ways of reading
-    int64_t token_step;  // parts begin at multiples of it, where there are more than few_tokens
+    int64_t few;         // up to so many tokens are a matter of reading: parts are tiles, of all tokens
+    int64_t token_step;  // of more, parts begin at multiples of it
 };
 
 // The kernel for a type of the instruction set in use, nullptr where it has none.

@@ -105,7 +105,7 @@ bool is_by_columns(const ggml_tensor * input) {
 
 // Tokens whose blocks one thread prepares: few tokens by fours, which share cache lines.
 int64_t tokens_together(const Shape & shape) {
-    return shape.n_tokens <= few_tokens ? tokens_beside : 1;
+    return shape.n_tokens <= kernel_for(shape.weights->type)->few ? tokens_beside : 1;
 }
 
 // Blocks [first, end) of the activations, counted through all that go together.
@@ -137,7 +137,7 @@ void prepare(const ggml_private::ComputeParams & params, const Kernel & kernel, 
 }
 
 Chunks chunks_of(const Shape & shape, int n_threads) {
-    return Chunks(shape.n_tiles, shape.tile_size, shape.n_tokens, kernel_for(shape.weights->type)->token_step, n_threads);
+    return Chunks(*kernel_for(shape.weights->type), shape.n_tiles, shape.tile_size, shape.n_tokens, n_threads);
 }
 
 }  // namespace
