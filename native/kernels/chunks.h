@@ -23,18 +23,20 @@ constexpr int64_t share_of(int64_t n, int n_threads) noexcept {
 class Chunks {
   public:
     Chunks(const Kernel & kernel, int64_t n_tiles, int64_t tile_size, int64_t n_tokens, int n_threads) : n_tiles_(n_tiles), n_tokens_(n_tokens) {
-        if (n_tokens <= kernel.few) {
-            // Reading weights is all that takes time: of each thread's share a long run, then shorter ones until all are done. Where even
-            // these would be read sooner than the count of them travels between cores, whole shares.
-            constexpr int64_t worth_a_turn = 256 << 10;  // bytes
+        const int64_t share = share_of(n_tiles, n_threads);
+        const bool is_few = n_tokens <= kernel.few;
+        if (is_few || (share * n_threads - n_tiles) * 8 <= n_tiles) {
+            // Of each thread's share a long run, which memory is read best in, then shorter ones until all are done. Where even these would
+            // be done sooner than the count of them travels between cores, whole shares.
+            constexpr int64_t worth_a_turn = 256 << 10;  // bytes, where reading weights is all that takes time
+            const int64_t work = share * tile_size * (is_few ? 32 : n_tokens);
             n_shares_ = n_threads;
-            share_ = share_of(n_tiles, n_threads);
-            const bool in_turns = share_ * tile_size > 4 * worth_a_turn;
-            large_ = in_turns ? share_ * 3 / 4 : share_;
-            small_ = worth_a_turn / tile_size + 1;
+            share_ = share;
+            large_ = work <= 128 * worth_a_turn ? share : is_few ? share * 3 / 4 : std::max<int64_t>(share * 7 / 8 / 4 * 4, 4);
+            small_ = is_few ? worth_a_turn / tile_size + 1 : 4;
             count_ = n_shares_ * (1 + (share_ - large_ + small_ - 1) / small_);
         } else {
-            // Four tiles are widened together, as many for each thread; what is left is shared out. All tokens at once where there are
+            // Few tiles for each thread: four are widened together, as many for each; what is left is shared out. All tokens at once where there are
             // enough chunks so: the work of widening is worth it for 24 tokens.
             constexpr int64_t per_thread = 6;  // so that a thread that was interrupted holds nobody up for long
             large_ = 4;
@@ -50,7 +52,7 @@ class Chunks {
 
     int64_t count() const { return count_; }
 
-    // Of few tokens, a thread's first chunk is of its own share.
+    // A thread's first chunk is of its own share, where there are shares.
     Part part(int64_t chunk) const {
         if (n_shares_ > 0) {
             const int64_t share = chunk % n_shares_, before = chunk / n_shares_;  // chunks of the share
@@ -67,8 +69,8 @@ class Chunks {
   private:
     int64_t n_tiles_, n_tokens_, count_;
     int64_t large_, small_;             // tiles of a chunk
-    int64_t n_shares_ = 0, share_ = 0;  // of few tokens: tiles of a share
-    int64_t n_large_ = 0;               // of more
+    int64_t n_shares_ = 0, share_ = 0;  // where each thread has a share: its tiles
+    int64_t n_large_ = 0;               // where not
     int64_t tokens_ = 0, across_ = 0;   // tokens of a chunk; chunks that share tiles
 };
 
