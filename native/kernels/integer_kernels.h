@@ -7,8 +7,8 @@
 //
 // - Few tokens: weights go from memory through registers once, tile by tile, one run of memory; where they are more than a tile meets in
 //   registers at once, from the first cache for the others. Bound by memory.
-// - More: 4 tiles x 256 values of weights are widened to bytes in L1, then some tiles x some tokens are summed in registers. Zen 5 loads
-//   one broadcast operand per cycle and multiplies two registers per cycle, so each broadcast must serve several tiles.
+// - More: 4 tiles x 256 values of weights are widened to bytes in L1, then some tiles x some tokens are summed in registers: each broadcast
+//   serves several tiles.
 #pragma once
 
 #include <algorithm>
