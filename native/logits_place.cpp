@@ -33,20 +33,19 @@ struct LogitsPlace::Call {
 };
 
 void LogitsPlace::enable() {
-#if defined(__linux__)
     if (!kernels::are_forbidden()) {
         enabled = kernels::redirect(reinterpret_cast<const void *>(&llama_init_from_model), "ggml_backend_tensor_get_async",
                                     reinterpret_cast<void *>(&Call::get));
     }
-#endif
 }
 
 bool LogitsPlace::is_enabled() noexcept {
     return enabled;
 }
 
-LogitsPlace::Watch::Watch(LogitsPlace & place) noexcept {
-    watching = &place;
+LogitsPlace::Watch::Watch(LogitsPlace & place, bool one_micro_batch) noexcept {
+    place.n_bytes_ = 0;  // of the last pass
+    watching = one_micro_batch ? &place : nullptr;
 }
 
 LogitsPlace::Watch::~Watch() {

@@ -10,22 +10,20 @@ namespace rim {
 
 class LogitsPlace {
   public:
-    // From now on passes that are watched leave their logits where they are. Linux, where libllama's calls can be sent here
-    // (kernels/redirect.h), and not where RIM_EDGE_KERNELS is 0; elsewhere libllama copies them, and row() is what it is given.
+    // From now on passes that are watched leave their logits where they are: where libllama's calls can be sent here (kernels/redirect.h),
+    // and not where RIM_EDGE_KERNELS is 0; elsewhere libllama copies them, and row() is what it is given.
     static void enable();
     static bool is_enabled() noexcept;
 
-    // While it lives: of a call of llama_decode() on this thread that is one micro-batch, whose tokens stay in order.
+    // Around a call of llama_decode() on this thread. Its logits stay where they are if it is one micro-batch, whose tokens stay in order;
+    // else libllama copies them.
     class Watch {
       public:
-        explicit Watch(LogitsPlace & place) noexcept;
+        Watch(LogitsPlace & place, bool one_micro_batch) noexcept;
         ~Watch();
         Watch(const Watch &) = delete;
         Watch & operator=(const Watch &) = delete;
     };
-
-    // Forgets the last pass: libllama has copied what comes after it.
-    void forget() noexcept { n_bytes_ = 0; }
 
     // Where that row is which libllama's pointer, from llama_get_logits_ith(), means; until the next pass.
     const float * row(const float * copy) const noexcept;

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <optional>
 #include <utility>
 
 #include "abort_guard.h"
@@ -129,11 +128,8 @@ void Session::submit(size_t begin, size_t end) {
     std::string reason;
     try {
         AbortGuard guard;
-        std::optional<LogitsPlace::Watch> watch;
-        logits_place_.forget();
-        if (!fine_slices_ && cells_->can_cut() && end - begin <= static_cast<size_t>(n_ubatch_)) {
-            watch.emplace(logits_place_);
-        }
+        const bool one_micro_batch = !fine_slices_ && cells_->can_cut() && end - begin <= static_cast<size_t>(n_ubatch_);
+        const LogitsPlace::Watch watch(logits_place_, one_micro_batch);
         status = llama_decode(context_.get(), pass_.slice(begin, end));
         if (status == 0 && fine_slices_) {
             llama_synchronize(context_.get());  // a GPU would go on in the background, out of reach of cancel()

@@ -48,7 +48,7 @@ struct Avx2 {
 
     static constexpr const char * name = Dot::name;
     static constexpr int few_tokens_once = 4;  // tokens that one tile meets in registers
-    static constexpr int64_t few_tokens = few_tokens_once;
+    static constexpr int64_t most_few = few_tokens_once;  // up to so many meet it in rounds, more go the other way
     static constexpr bool may_tell = true;
     template <bool unpacked, class Work>
     static void choose_ahead(bool told, const Work & work) {
@@ -58,7 +58,7 @@ struct Avx2 {
             work(FetchAhead<unpacked ? 1024 : 0, 10240, 1>());  // more to do for a byte than with wider registers: a fifth faster (Zen 3)
         }
     }
-    static constexpr int few_run = 8;
+    static constexpr int few_run = 8;  // products of few tokens that are added to one sum, after which another begins
     static constexpr int many_tiles = 1, many_tokens = 4;  // sums that the 16 registers hold
     static constexpr bool signed_quants = Dot::signed_quants;  // whether quants of 8 bits are multiplied as signed numbers
     static constexpr bool pairs_tokens = false;

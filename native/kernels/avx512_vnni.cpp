@@ -17,7 +17,7 @@ struct Avx512Vnni {
 
     static constexpr const char * name = "AVX-512 VNNI";
     static constexpr int few_tokens_once = 8;  // weights are unpacked once for all readouts
-    static constexpr int64_t few_tokens = 32;  // more are multiplied faster when each broadcast serves several tiles
+    static constexpr int64_t most_few = 32;  // more are multiplied faster when each broadcast serves several tiles
     static constexpr bool may_tell = true;
     template <bool unpacked, class Work>
     static void choose_ahead(bool told, const Work & work) {
@@ -27,7 +27,7 @@ struct Avx512Vnni {
             work(FetchAhead<0, 10240, 1>());
         }
     }
-    static constexpr int few_run = 4;  // products of few tokens that wait for each other: two sums of 4 beside each other are sooner done
+    static constexpr int few_run = 4;  // two sums that do not wait for each other are sooner done
     static constexpr int many_tiles = 4, many_tokens = 3;  // 12 sums, 4 weights or 3 activations: of 32 registers
     static constexpr bool signed_quants = false;
     static constexpr bool pairs_tokens = false;

@@ -29,10 +29,10 @@ class Chunks {
             // Of each thread's share a long run, which memory is read best in, then shorter ones until all are done. Where even these would
             // be done sooner than the count of them travels between cores, whole shares.
             constexpr int64_t worth_a_turn = 256 << 10;  // bytes, where reading weights is all that takes time
-            const int64_t work = share * tile_size * (is_few ? 32 : n_tokens);
+            const bool in_turns = share * tile_size > (is_few ? 4 * worth_a_turn : 128 * worth_a_turn / n_tokens);
             n_shares_ = n_threads;
             share_ = share;
-            large_ = work <= 128 * worth_a_turn ? share : is_few ? share * 3 / 4 : std::max<int64_t>(share * 7 / 8 / 4 * 4, 4);
+            large_ = !in_turns ? share : is_few ? share * 3 / 4 : std::max<int64_t>(share * 7 / 8 / 4 * 4, 4);
             small_ = is_few ? worth_a_turn / tile_size + 1 : 4;
             count_ = n_shares_ * (1 + (share_ - large_ + small_ - 1) / small_);
         } else {

@@ -45,7 +45,7 @@ struct Activations {
         : bytes(prepared.bytes), n_blocks(prepared.inner / block_values), n_tokens(prepared.n_tokens),
           n_beside(are_few() ? beside(n_tokens) : 1) {}
 
-    bool are_few() const { return n_tokens <= Isa::few_tokens; }
+    bool are_few() const { return n_tokens <= Isa::most_few; }
     size_t n_places() const { return static_cast<size_t>((n_tokens + n_beside - 1) / n_beside * n_beside * n_blocks); }
     size_t quant_bytes() const { return (n_places() * block_values + 63) / 64 * 64; }
     size_t n_bytes() const { return quant_bytes() + n_places() * 4 * (1 + Type::n_scales); }
@@ -500,7 +500,7 @@ void multiply(const uint8_t * tiles, const Prepared & prepared, const Part & par
 template <class Isa, class Type>
 const Kernel * kernel() {
     static constexpr Kernel kernel{Isa::name,           &prepared_bytes<Isa, Type>, &prepare<Isa, Type>, &multiply<Isa, Type>,
-                                   Isa::signed_quants, Isa::may_tell,          std::max(Isa::few_tokens, few_tokens),
+                                   Isa::signed_quants, Isa::may_tell,          std::max(Isa::most_few, few_tokens),
                                    2 * Isa::many_tokens};
     return &kernel;
 }

@@ -25,7 +25,7 @@ struct Neon {
 
     static constexpr const char * name = "NEON dot product";
     static constexpr int few_tokens_once = 4;
-    static constexpr int64_t few_tokens = few_tokens_once;
+    static constexpr int64_t most_few = few_tokens_once;
     static constexpr bool may_tell = false;
     template <bool unpacked, class Work>
     static void choose_ahead(bool, const Work & work) {

@@ -104,13 +104,13 @@ bool is_by_columns(const ggml_tensor * input) {
 }
 
 // Tokens whose blocks one thread prepares: few tokens by fours, which share cache lines.
-int64_t tokens_together(const Shape & shape) {
-    return shape.n_tokens <= kernel_for(shape.weights->type)->few ? tokens_beside : 1;
+int64_t tokens_together(const Kernel & kernel, const Shape & shape) {
+    return shape.n_tokens <= kernel.few ? tokens_beside : 1;
 }
 
 // Blocks [first, end) of the activations, counted through all that go together.
 void prepare(const Kernel & kernel, const Shape & shape, int64_t first, int64_t end, const Prepared & prepared) {
-    const int64_t blocks = shape.inner / block_values, together = tokens_together(shape);
+    const int64_t blocks = shape.inner / block_values, together = tokens_together(kernel, shape);
     while (first < end) {
         const int64_t group = first / blocks;
         const int64_t next = std::min(end, (group + 1) * blocks);
@@ -123,8 +123,8 @@ void prepare(const Kernel & kernel, const Shape & shape, int64_t first, int64_t 
 
 // What a thread prepares of the activations, with the others or all for itself: of few tokens the columns that it has computed, else rows.
 void prepare(const ggml_private::ComputeParams & params, const Kernel & kernel, const Shape & shape, const Prepared & prepared) {
-    const int64_t blocks = shape.inner / block_values;
-    const int64_t all = blocks * ((shape.n_tokens + tokens_together(shape) - 1) / tokens_together(shape));
+    const int64_t blocks = shape.inner / block_values, together = tokens_together(kernel, shape);
+    const int64_t all = blocks * (rounded_up(shape.n_tokens, together) / together);
     if (prepares_alone(shape)) {
         prepare(kernel, shape, 0, all, prepared);
         return;
